@@ -1,0 +1,48 @@
+"""Crop embeddings: batching and devices around an image encoder (CLIP's image tower, or any other)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import nn
+
+from lightning_modules.data import crops, groups, read_image, to_float
+
+
+@dataclass
+class CropLoader:
+    """Cuts a row's boxes out of its image at the encoder's input size."""
+
+    size: int
+    pad: float
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        pixels, _ = read_image(row["filepath"])
+        return {"crops": crops(pixels, row["boxes"].reshape(-1, 4), pad=self.pad, size=self.size)}
+
+
+class CropEmbedder(pl.LightningModule):
+    """One unit vector per box. ``encoder`` has ``embed``: (B, 3, H, W) in [0, 1] to (B, D)."""
+
+    def __init__(self, encoder: nn.Module, *, batch_size: int) -> None:
+        super().__init__()
+        self.encoder, self.batch_size = encoder.eval().requires_grad_(False), batch_size
+
+    def predict_step(self, batch: list[dict[str, Any]], batch_idx: int) -> list[dict[str, Any]]:
+        """Crops of all rows of the chunk go through the encoder together."""
+        cut = (((r, i), crop) for r, row in enumerate(batch) if not row.get("error") for i, crop in enumerate(row["crops"]))
+        vectors: dict[tuple[int, int], np.ndarray] = {}
+        for keys, x in groups(cut, self.batch_size):
+            embedded = self.encoder.embed(to_float(x.to(self.device))).float().cpu().numpy()
+            vectors |= dict(zip(keys, embedded, strict=True))
+        return [self._row(r, row, vectors) for r, row in enumerate(batch)]
+
+    @staticmethod
+    def _row(r: int, row: dict[str, Any], vectors: dict[tuple[int, int], np.ndarray]) -> dict[str, Any]:
+        head = {"id": row["id"], "role": row.get("role") or "pool"}
+        if row.get("error"):
+            return {**head, "error": row["error"]}
+        mine = [vectors[r, i] for i in range(len(row["crops"]))]
+        flat = np.concatenate(mine).astype(np.float16) if mine else np.empty(0, np.float16)
+        return {**head, "embeddings": flat, "dim": len(mine[0]) if mine else 0}

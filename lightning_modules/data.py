@@ -1,0 +1,183 @@
+"""Images and crops for the workers: robust decoding, chunks of table rows, fixed-size tensors.
+
+One item of a dataset here is a chunk of rows, decoded; a bad image becomes a reason in its row and never stops a run.
+"""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as tvf
+
+from gsal_fo.boxes import padded, xywh_rel_to_xyxy_px
+from gsal_fo.shards import table_rows
+
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+DEEP_RANGE = (0.1, 99.9)  # percentiles mapped to 0 and 255: one hot pixel must not darken a 16-bit scan
+
+
+class ImageError(ValueError):
+    """An image file that cannot be used; the message is the reason."""
+
+
+def read_image(path: str | Path) -> tuple[np.ndarray, str]:
+    """Decode one image file.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB, upright by its EXIF orientation as browsers show it, and the file's BLAKE2b digest (32 hex).
+        Gray is repeated, transparency lies on black, deeper than 8 bit is mapped from its own 0.1 to 99.9 percentile.
+
+    Raises:
+        ImageError: with the reason, for a file that is missing, empty, truncated, too large or no image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError("the file is missing") from None
+    except OSError as error:
+        raise ImageError(f"the file cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                pixels = _to_rgb(upright)
+    except UnidentifiedImageError:
+        raise ImageError("the file is not an image that Pillow can read") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"the image is too large ({error})") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+        raise ImageError(f"the file is truncated or damaged ({error})") from error
+    return pixels, hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode in DEEP_MODES:
+        deep = np.asarray(image, dtype=np.float64)
+        low, high = np.percentile(deep[np.isfinite(deep)], DEEP_RANGE) if np.isfinite(deep).any() else (0.0, 0.0)
+        scale = 255 / (high - low) if high > low else 0.0
+        gray = np.clip((np.nan_to_num(deep, nan=low) - low) * scale, 0, 255).round().astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, rgba)
+    return np.array(image.convert("RGB"))
+
+
+def resized(pixels: np.ndarray, size: int) -> Tensor:
+    """(3, size, size) uint8: the whole image squeezed to a square, so that relative boxes and map cells still fit."""
+    return _square(torch.from_numpy(pixels).permute(2, 0, 1), size)
+
+
+def crops(pixels: np.ndarray, boxes: np.ndarray, *, pad: float, size: int) -> Tensor:
+    """Boxes (N, 4) ``xywh_rel`` cut out with ``pad`` of their size around them: (N, 3, size, size) uint8.
+
+    A crop holds at least one pixel, whatever the box.
+    """
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    height, width = pixels.shape[:2]
+    out = torch.empty((len(boxes), 3, size, size), dtype=torch.uint8)
+    for i, (x1, y1, x2, y2) in enumerate(xywh_rel_to_xyxy_px(padded(boxes, pad), width, height)):
+        left, top = min(int(x1), width - 1), min(int(y1), height - 1)
+        right, bottom = max(left + 1, int(np.ceil(x2))), max(top + 1, int(np.ceil(y2)))
+        out[i] = _square(image[:, top:bottom, left:right], size)
+    return out
+
+
+def _square(image: Tensor, size: int) -> Tensor:
+    # Antialiased bilinear keeps a hairline visible where nearest would drop it.
+    return tvf.resize_image(image, [size, size], antialias=True)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (..., H, W) to float32 in [0, 1]."""
+    return images.float() / 255
+
+
+Loader = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class RowChunks(Dataset):
+    """Chunks of Parquet rows, loaded; what lies in memory is file names, ids to skip and one file at a time.
+
+    ``files`` are read in order and cut into chunks of ``size`` rows; of these this process takes every ``world``-th from
+    ``rank`` on. ``wanted`` filters rows (by their plain values), ``load`` adds what the model needs. A row whose load raises
+    ImageError keeps its values and gets ``error``.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        size: int,
+        load: Loader,
+        wanted: Callable[[dict[str, Any]], bool],
+        columns: Sequence[str] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.load, self.wanted, self.columns = load, wanted, list(columns) if columns else None
+        spans = [(path, a, min(a + size, n)) for path in files for n in [_rows(path)] for a in range(0, n, size)]
+        self.spans = spans[rank::world]
+        self._open: tuple[Path, pa.Table] | None = None
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        path, start, stop = self.spans[index]
+        if self._open is None or self._open[0] != path:
+            self._open = (path, pq.read_table(path, columns=self.columns))
+        return [self._loaded(row) for row in table_rows(self._open[1].slice(start, stop - start)) if self.wanted(row)]
+
+    def _loaded(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {**row, **self.load(row)}
+        except ImageError as error:
+            return {**row, "error": str(error)}
+
+
+def _rows(path: Path) -> int:
+    return pq.ParquetFile(path).metadata.num_rows
+
+
+def chunk_loader(dataset: RowChunks, *, workers: int) -> DataLoader:
+    """A loader whose batches are the dataset's chunks. Workers are spawned: a fork would copy locks of running threads."""
+    more: dict[str, Any] = {"multiprocessing_context": "spawn", "prefetch_factor": 2} if workers else {}
+    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers, **more)
+
+
+def groups(items: Iterable[tuple[Any, Tensor]], size: int) -> Iterator[tuple[list[Any], Tensor]]:
+    """(key, tensor) pairs gathered into batches of equal shape, at most ``size`` each; order within a shape is kept."""
+    waiting: dict[torch.Size, list[tuple[Any, Tensor]]] = {}
+    for key, tensor in items:
+        same = waiting.setdefault(tensor.shape, [])
+        same.append((key, tensor))
+        if len(same) == size:
+            del waiting[tensor.shape]
+            yield _stacked(same)
+    for same in waiting.values():
+        yield _stacked(same)
+
+
+def _stacked(pairs: Sequence[tuple[Any, Tensor]]) -> tuple[list[Any], Tensor]:
+    return [k for k, _ in pairs], torch.stack([t for _, t in pairs])
+
+
+def is_labeled(row: Mapping[str, Any]) -> bool:
+    """Whether a manifest row is of the labeled set."""
+    return row["role"] == "labeled"
