@@ -1,13 +1,15 @@
-"""Synthetic thin-film CT slices with ground truth: layered film, scanner artefacts, six defect classes, harmless textures.
+"""Synthetic thin-film CT slices with ground truth: layered film, scanner artefacts, defects, harmless textures.
 
-Two classes, ``RARE``, are faint and each in at most 2 % of a pool's images; the textures are conspicuous, common enough, and
-no defects: a ranking by difficulty alone falls for them. Lengths below are in pixels of a 256 px slice and scale with ``size``.
+Two of the six classes, ``RARE``, are faint and each in at most 2 % of a pool's images; the textures are conspicuous,
+fairly common, and no defects: a ranking by difficulty alone falls for them. Lengths below are in pixels of a 256 px
+slice and scale with ``size``.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ THICKNESS = (34.0, 46.0, 40.0, 52.0)
 
 
 class Slice(NamedTuple):
-    """One rendered slice: ``image`` uint8 (H, W), ``boxes`` (n, 4) ``xywh_px`` float64, and ``textures`` as (name, box)."""
+    """One slice: ``image`` uint8 (H, W), ``boxes`` (n, 4) ``xywh_px`` float64, and ``textures`` as (name, box)."""
 
     image: np.ndarray
     boxes: np.ndarray
@@ -56,7 +58,7 @@ class SyntheticPool:
 
 
 class _Canvas:
-    """A slice being drawn: gray levels ``g`` (H, W) float, layer edges ``edges`` (n, W) in px, unit ``s`` = size / 256."""
+    """A slice being drawn: gray levels ``g`` (H, W), layer ``edges`` (n, W) in px, unit ``s`` = size / 256."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self.rng, self.size, self.s = rng, size, size / 256
@@ -85,7 +87,7 @@ class _Canvas:
     def spot(
         self, half_w: float, half_h: float, *, low: int = 0, high: int | None = None
     ) -> tuple[float, float] | None:
-        """A free center for an object of this half size between edges ``low`` and ``high`` (None: the image's bottom)."""
+        """A free center for an object of this half size between two edges (``high`` None: the image's bottom)."""
         for _ in range(60):
             x = self.rng.uniform(half_w + 3, self.size - half_w - 3)
             column = min(self.size - 1, int(x))
@@ -140,7 +142,7 @@ def _ramp(distance: np.ndarray, soft: float) -> np.ndarray:
 def _to_path(x: np.ndarray, y: np.ndarray, path: np.ndarray) -> np.ndarray:
     """Distance from each pixel to a polyline (n, 2)."""
     out = np.full(x.shape, np.inf)
-    for (ax, ay), (bx, by) in zip(path[:-1], path[1:], strict=True):
+    for (ax, ay), (bx, by) in pairwise(path):
         dx, dy = bx - ax, by - ay
         t = np.clip(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
         out = np.minimum(out, np.hypot(x - ax - t * dx, y - ay - t * dy))
@@ -214,7 +216,7 @@ def _drill_hole(c: _Canvas) -> Box | None:
 
 
 def _hairline_crack(c: _Canvas) -> Box | None:
-    """A jagged 1 to 2 px line with a branch, mostly across the layers or slanted; long, yet its box stays below the limit."""
+    """A jagged 1 to 2 px line with a branch, across the layers or slanted; long, yet its box stays below the limit."""
     rng, s = c.rng, c.s
     for _ in range(40):
         steep = rng.random() < 0.6
@@ -436,9 +438,9 @@ def render_planned(seed: int, index: int, wanted: tuple[Sequence[str], Sequence[
 def make_pool(out: Path, *, images: int = 480, size: int = 256, seed: int = 0) -> SyntheticPool:
     """Write a pool: ``out/images/*.png`` (8-bit gray), ``out/truth.json`` (COCO), ``out/concepts.yaml``.
 
-    The same arguments give the same bytes. Rare classes are in exactly ``round(0.0175 images)`` images each (at most 2 %,
-    none in a pool below 50 images); about 48 % of the images have no defect; about 15 % have a harmless texture, listed per
-    image in ``truth.json`` under ``textures``. Raises ValueError for fewer than 1 image or a size below 64.
+    The same arguments give the same bytes. Each rare class is in exactly ``round(0.0175 images)`` images (at most
+    2 %, none in a pool below 50 images); about 48 % of the images have no defect; about 15 % have a harmless texture,
+    listed per image in ``truth.json`` under ``textures``. Raises ValueError for fewer than 1 image or a size below 64.
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
