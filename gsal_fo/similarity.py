@@ -15,14 +15,18 @@ BACKGROUND = -1  # the crop abstains: a background prompt fits it best, or it ha
 UNMATCHED = -2  # like no concept that has labels
 PROTOTYPE_TEMPERATURE = 0.05  # of the softmax over cosines; shapes prob and margin only, never which node wins
 PROTOTYPE_QUANTILE = 0.95  # share of labeled crops that lie within the limit of their own prototype
+ROUNDING = 1e-6  # of a cosine distance: a copy of a labeled crop is never unmatched
 
 EncodeText = Callable[[list[str]], Any]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Per crop: ``fine`` (P,) int16 index into ``ConceptGraph.fine``, -1 background, -2 unmatched; ``prob`` (P,) float32 in
-    [0, 1] of the best candidate; ``margin`` (P,) float32, its probability minus the runner-up's. NaN where nothing was computed."""
+    """What each crop looks like.
+
+    ``fine`` (P,) int16 index into ``ConceptGraph.fine``, -1 background, -2 unmatched; ``prob`` (P,) float32 in [0, 1] of the
+    best candidate; ``margin`` (P,) float32, its probability minus the runner-up's; NaN where nothing was computed.
+    """
 
     fine: np.ndarray
     prob: np.ndarray
@@ -42,7 +46,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def text_embeddings(graph: ConceptGraph, encode_text: EncodeText) -> np.ndarray:
-    """Unit rows (F, D) float32, one per fine node: the mean over templates x prompts of unit text embeddings, scaled to 1 again.
+    """Unit rows (F, D) float32, one per fine node: the mean of its templates x prompts as unit rows, scaled to 1 again.
 
     ``encode_text`` maps n texts to (n, D), array or tensor; it is called once. Source: METHOD.md section 2.
     """
@@ -86,8 +90,11 @@ def assign_clip(
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Mean labeled crop per fine node that has any: ``vectors`` (M, D) unit rows, ``fine`` (M,) their indices, ``counts`` (M,)
-    crops behind each, ``limit`` the cosine distance in [0, 2] beyond which a crop is unmatched."""
+    """Mean labeled crop per fine node that has any.
+
+    ``vectors`` (M, D) unit rows, ``fine`` (M,) their indices, ``counts`` (M,) crops behind each, ``limit`` the cosine
+    distance in [0, 2] beyond which a crop is unmatched.
+    """
 
     vectors: np.ndarray
     fine: np.ndarray
@@ -98,11 +105,11 @@ class Prototypes:
     def fit(cls, embeddings: Any, labels: Sequence[str], fine_names: Sequence[str]) -> "Prototypes":
         """Prototypes of labeled crops.
 
-        The limit is the 95 % quantile of the labeled crops' cosine distance to their own prototype, each measured against
-        the prototype of the *other* crops of its class [choice: a crop pulls its own mean toward itself, so with few crops
-        the plain distances are too small and most new crops of the same class would count as unmatched]. A class with one
-        crop adds no distance; where no class has two, the limit is the smallest distance between two prototypes, and with a
-        single prototype nothing is unmatched.
+        The limit is the 95 % quantile of the labeled crops' cosine distance to their own prototype, each measured
+        against the prototype of the *other* crops of its class [choice: a crop pulls its own mean toward itself, so with
+        few crops the plain distances are too small and most new crops of the same class would count as unmatched]. A
+        class with one crop adds no distance; where no class has two, the limit is the smallest distance between two
+        prototypes, and with a single prototype nothing is unmatched.
 
         Args:
             embeddings: labeled crops (n, D).
@@ -138,11 +145,11 @@ class Prototypes:
         return cls(vectors=vectors, fine=fine, counts=counts, limit=limit)
 
     def assign(self, embeddings: Any) -> Assignment:
-        """Nearest prototype per crop (P, D); -2 where every prototype is farther than ``limit`` (prob and margin stay those of
-        the nearest), -1 with NaN where the embedding is not finite."""
+        """Nearest prototype per crop (P, D); -2 where every prototype is farther than ``limit`` (prob and margin stay those
+        of the nearest), -1 with NaN where the embedding is not finite."""
         cosine = _cosine(_array(embeddings).reshape(-1, self.vectors.shape[1]), self.vectors)
         got = _winners(cosine / PROTOTYPE_TEMPERATURE, self.fine)
-        far = 1 - cosine.max(1, initial=-1) > self.limit
+        far = 1 - cosine.max(1, initial=-1) > self.limit + ROUNDING
         return Assignment(np.where(far, np.int16(UNMATCHED), got.fine), got.prob, got.margin)
 
 
@@ -156,8 +163,8 @@ def assign_detector(posterior: Any, classes: Sequence[str], fine_names: Sequence
         floor: a proposal whose best class (background aside) stays below it is unmatched.
 
     Returns:
-        Assignment with the posterior's own numbers; -2 also where the best class is not in the graph, -1 with NaN where the
-        posterior is not finite.
+        Assignment with the posterior's own numbers; -2 also where the best class is not in the graph, -1 with NaN where
+        the posterior is not finite.
 
     Raises:
         ValueError: if the posterior does not have one column per class and one for background.
@@ -165,7 +172,7 @@ def assign_detector(posterior: Any, classes: Sequence[str], fine_names: Sequence
     p = _array(posterior)
     if p.ndim != 2 or p.shape[1] != len(classes) + 1 or not len(classes):
         raise ValueError(
-            f"posterior must be (P, {len(classes) + 1}), background first and then {len(classes)} classes; got {p.shape}"
+            f"posterior must be (P, {len(classes) + 1}), background first, then {len(classes)} classes; got {p.shape}"
         )
     index = {name: i for i, name in enumerate(fine_names)}
     names = np.array([index.get(c, UNMATCHED) for c in classes], dtype=np.int64)
