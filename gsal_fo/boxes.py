@@ -1,4 +1,5 @@
-"""Box frames and geometry. Frames: ``xyxy_px`` (detectors), ``xywh_px`` (COCO), ``xywh_rel`` (FiftyOne, [0, 1], top left)."""
+"""Box frames and geometry. Frames: ``xyxy_px`` (detectors), ``xywh_px`` (COCO), ``xywh_rel`` (FiftyOne, [0, 1], top
+left)."""
 
 import numpy as np
 
@@ -36,7 +37,8 @@ def padded(boxes: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union (N, M) of boxes (N, 4) and (M, 4), both ``xywh`` in one frame; 0 where the union is empty."""
+    """Intersection over union (N, M) of boxes (N, 4) and (M, 4), both ``xywh`` in one frame; 0 where the union is
+    empty."""
     a, b = (np.asarray(x, dtype=np.float64).reshape(-1, 4) for x in (a, b))
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])

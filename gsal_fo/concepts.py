@@ -1,4 +1,5 @@
-"""Concept graph: three levels over the dataset's labels, what has been labeled of each node, and the rarity bonus (Eq. 4)."""
+"""Concept graph: three levels over the dataset's labels, what has been labeled of each node, and the rarity bonus
+(Eq. 4)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,9 @@ class _UniqueKeys(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict):
-                raise GraphError(f"line {key_node.start_mark.line + 1}: a key must be plain text, not a list or mapping")
+                raise GraphError(
+                    f"line {key_node.start_mark.line + 1}: a key must be plain text, not a list or mapping"
+                )
             if key in seen:
                 raise GraphError(f'line {key_node.start_mark.line + 1}: "{key}" is given twice; keep one of the two')
             seen.add(key)
@@ -38,12 +41,19 @@ class _UniqueKeys(yaml.SafeLoader):
 class ConceptGraph:
     """A checked concept graph.
 
-    ``graph`` is a DiGraph with node attribute ``level`` and edges fine -> coarse and fine -> abstract. ``fine``, ``coarse`` and
-    ``abstract`` are sorted name lists: their order never depends on the file's. Source: METHOD.md sections 1, 3 and 9.
+    ``graph`` is a DiGraph with node attribute ``level`` and edges fine -> coarse and fine -> abstract. ``fine``,
+    ``coarse`` and ``abstract`` are sorted name lists: their order never depends on the file's. Source: METHOD.md
+    sections 1, 3 and 9.
     """
 
     def __init__(
-        self, graph: nx.DiGraph, *, name: str, templates: Sequence[str], background: Sequence[str], prompts: Mapping[str, list[str]]
+        self,
+        graph: nx.DiGraph,
+        *,
+        name: str,
+        templates: Sequence[str],
+        background: Sequence[str],
+        prompts: Mapping[str, list[str]],
     ) -> None:
         self.graph, self.name = graph, name
         self.templates, self.background = list(templates), list(background)
@@ -58,10 +68,12 @@ class ConceptGraph:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise GraphError(f"{path}: cannot read the concept graph ({error}); give the path of a YAML file") from error
+            raise GraphError(
+                f"{path}: cannot read the concept graph ({error}); give the path of a YAML file"
+            ) from error
         try:
             # A SafeLoader with one more check: it builds plain values only.
-            values = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506
+            values = yaml.load(text, Loader=_UniqueKeys)
         except GraphError as error:
             raise GraphError(f"{path}: {error}") from error
         except yaml.YAMLError as error:
@@ -76,7 +88,9 @@ class ConceptGraph:
             return GraphError(f"{source}: {what}; {cure}")
 
         if not isinstance(values, Mapping):
-            raise refuse(f"expected a mapping, got {type(values).__name__}", "start the file with `name:` and `concepts:`")
+            raise refuse(
+                f"expected a mapping, got {type(values).__name__}", "start the file with `name:` and `concepts:`"
+            )
         if unknown := sorted(str(k) for k in values if k not in FILE_KEYS):
             raise refuse(f"unknown key {', '.join(unknown)}", f"use only {', '.join(FILE_KEYS)}")
         concepts = values.get("concepts")
@@ -86,7 +100,11 @@ class ConceptGraph:
         if not templates:
             raise refuse("`templates` is empty", 'leave it out or give one such as "a photo of a {}"')
         for template in templates:
-            if template.count("{}") != 1 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
+            if (
+                template.count("{}") != 1
+                or template.replace("{}", "").count("{")
+                or template.replace("{}", "").count("}")
+            ):
                 raise refuse(f'template "{template}" has no single {{}}', "put one {} where the prompt goes")
         background = _texts(values.get("background", []), "background", refuse)
 
@@ -136,7 +154,8 @@ class ConceptGraph:
             "templates": self.templates,
             "background": self.background,
             "concepts": {
-                f: {"coarse": self.coarse_of(f), "abstract": self.abstract_of(f), "prompts": self.prompts(f)} for f in self.fine
+                f: {"coarse": self.coarse_of(f), "abstract": self.abstract_of(f), "prompts": self.prompts(f)}
+                for f in self.fine
             },
         }
 
@@ -167,7 +186,7 @@ class ConceptGraph:
         """
         if negative := sorted(k for k, n in labels.items() if n < 0):
             raise ValueError(f"label counts must be at least 0; got a negative count for {negative[:5]}")
-        counts = {v: 0 for v in self.graph}
+        counts = dict.fromkeys(self.graph, 0)
         for fine in self.fine:
             n = int(labels.get(fine, 0))
             for node in (fine, *self.graph.successors(fine)):
@@ -184,7 +203,8 @@ class ConceptGraph:
         }
 
     def indicators(self, coverage: Mapping[str, int], params: GsalParams) -> dict[str, float]:
-        """How rare each node counts in Eq. 4, in [0, 1]: ``n <= tau`` (quantile) or ``1 - n / max n`` of its level (graded)."""
+        """How rare each node counts in Eq. 4, in [0, 1]: ``n <= tau`` (quantile) or ``1 - n / max n`` of its level
+        (graded)."""
         if params.rarity == "quantile":
             tau = self.thresholds(coverage, params)
             return {v: float(coverage[v] <= tau[self.level(v)]) for v in self.graph}
@@ -200,7 +220,8 @@ class ConceptGraph:
         return {v: coverage[v] <= tau[self.level(v)] for v in self.graph}
 
     def bonus(self, coverage: Mapping[str, int], params: GsalParams) -> dict[str, float]:
-        """Rarity bonus ``b`` of Eq. 4 per fine node; ``params.levels`` leaves levels out, ``params.abstract`` sums or averages."""
+        """Rarity bonus ``b`` of Eq. 4 per fine node; ``params.levels`` leaves levels out, ``params.abstract`` sums or
+        averages."""
         weight = self.indicators(coverage, params)
         out = {}
         for fine in self.fine:
@@ -222,5 +243,7 @@ def _texts(value: Any, what: str, refuse: Any) -> list[str]:
 
 def _node_name(value: Any, what: str, refuse: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise refuse(f"{what} has an empty or unusable name ({value!r})", "give each node a name; quote words like yes, no, null")
+        raise refuse(
+            f"{what} has an empty or unusable name ({value!r})", "give each node a name; quote words like yes, no, null"
+        )
     return str(value).strip()

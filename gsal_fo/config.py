@@ -18,6 +18,7 @@ ABSTRACT = ("sum", "mean")
 IMAGE_RARITY = ("mean", "max")
 UNMATCHED = ("rare", "none")
 BATCH = ("static", "greedy")
+NORMALIZE = ("pool", "concept")
 STRATEGIES = (
     "gsal",
     "diffusion_only",
@@ -57,7 +58,8 @@ class GsalParams:
     """Constants of Eq. 2 and 4 to 11, applied by the selection stage to stored statistics (no model is run).
 
     ``levels`` is any non-empty subset of "FCA" (fine, coarse, abstract); ``lam`` is the paper's lambda; ``strategy``
-    names an ablation switch of METHOD.md section 5 or a baseline; ``seed`` acts in ``strategy="random"`` alone.
+    names an ablation switch of METHOD.md section 5 or a baseline; ``seed`` acts in ``strategy="random"`` alone;
+    ``shrink`` is how many images (or proposals) of a concept weigh as much as the pool in ``normalize="concept"``.
     """
 
     alpha: float = 0.5
@@ -73,6 +75,8 @@ class GsalParams:
     abstract: str = "sum"
     image_rarity: str = "mean"
     unmatched: str = "rare"
+    normalize: str = "pool"
+    shrink: float = 10.0
     batch: str = "static"
     strategy: str = "gsal"
     seed: int = 0
@@ -87,6 +91,8 @@ class GsalParams:
         _one_of("abstract", self.abstract, ABSTRACT)
         _one_of("image_rarity", self.image_rarity, IMAGE_RARITY)
         _one_of("unmatched", self.unmatched, UNMATCHED)
+        _one_of("normalize", self.normalize, NORMALIZE)
+        _in_range("shrink", self.shrink, 0)
         _one_of("batch", self.batch, BATCH)
         _one_of("strategy", self.strategy, STRATEGIES)
         _whole("seed", self.seed, 0)
@@ -117,9 +123,9 @@ class DetectorConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The diffusion scorer (METHOD.md section 4). ``model``: "embedded", a folder, or a hub id. None in ``t`` (share of T),
-    ``reduce``, ``regions`` or ``crop_size`` (pixels) means the model's own default: 0.4, "mean", "crops", 256 unless its
-    folder says otherwise. ``steps`` > 1 denoises with that many DDIM steps down to 0."""
+    """The diffusion scorer (METHOD.md section 4). ``model``: "embedded", a folder, or a hub id. None in ``t`` (share
+    of T), ``reduce``, ``regions`` or ``crop_size`` (pixels) means the model's own default: 0.4, "mean", "crops", 256
+    unless its folder says otherwise. ``steps`` > 1 denoises with that many DDIM steps down to 0."""
 
     model: str = "embedded"
     t: float | None = None
@@ -152,10 +158,10 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class ConceptConfig:
-    """Concept assignment (METHOD.md section 2). ``clip``: "embedded", an open_clip model name, or a local folder or checkpoint
-    (``pretrained`` names the tag or file). ``encoder``: what embeds crops for ``assign="prototypes"``; None means the CLIP
-    model's image tower. ``pad``: share of the box size added around a crop. ``floor``: lowest posterior that still counts
-    as a match for ``assign="detector"``."""
+    """Concept assignment (METHOD.md section 2). ``clip``: "embedded", an open_clip model name, or a local folder or
+    checkpoint (``pretrained`` names the tag or file). ``encoder``: what embeds crops for ``assign="prototypes"``;
+    None means the CLIP model's image tower. ``pad``: share of the box size added around a crop. ``floor``: lowest
+    posterior that still counts as a match for ``assign="detector"``."""
 
     assign: str = "clip"
     clip: str = "embedded"
@@ -174,9 +180,10 @@ class ConceptConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Detector training. ``backbone``: "embedded", "mobilenet_v2:PATH" or another encoder of ``lightning_modules.nets`` for
-    "small"; "default" (torchvision's weights), "none", or a safetensors path for the others. ``size``: short side in pixels,
-    None for the architecture's own. ``lr`` None: 1e-3 (AdamW) for "small", 0.02 per 16 images (SGD, the paper) for the rest."""
+    """Detector training. ``backbone``: "embedded", "mobilenet_v2:PATH" or another encoder of
+    ``lightning_modules.nets`` for "small"; "default" (torchvision's weights), "none", or a safetensors path for the
+    others. ``size``: short side in pixels, None for the architecture's own. ``lr`` None: 1e-3 (AdamW) for "small",
+    0.02 per 16 images (SGD, the paper) for the rest."""
 
     arch: str = "small"
     backbone: str = "embedded"

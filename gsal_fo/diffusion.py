@@ -1,6 +1,8 @@
-"""Diffusion math shared by every denoiser: reconstruction error E, denoising variance V, maps, and noise (METHOD.md section 4).
+"""Diffusion math shared by every denoiser: reconstruction error E, denoising variance V, maps, and noise (METHOD.md
+section 4).
 
-Letters: ``z`` clean latent, ``z_hat`` its K predictions, ``t`` diffusion step, ``alpha_bar`` the cumulative product of 1 - beta.
+Letters: ``z`` clean latent, ``z_hat`` its K predictions, ``t`` diffusion step, ``alpha_bar`` the cumulative product
+of 1 - beta.
 """
 
 import hashlib
@@ -21,20 +23,24 @@ def reconstruction_maps(z: Tensor, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         z_hat: K predictions of each (B, K, C, H, W).
 
     Returns:
-        E and V maps, (B, H, W) each, float >= 0, unitless: the mean over channels of ``(z - zbar)^2`` and of the population
-        variance over the K draws. Higher = harder. Their mean over cells is Eq. 5 and Eq. 6.
+        E and V maps, (B, H, W) each, float >= 0, unitless: the mean over channels of ``(z - zbar)^2`` and of the
+        population variance over the K draws. Higher = harder. Their mean over cells is Eq. 5 and Eq. 6.
 
     Raises:
         ValueError: if the shapes do not fit.
     """
     if z.ndim != 4 or z_hat.ndim != 5 or z_hat.shape[:1] + z_hat.shape[2:] != z.shape or not z_hat.shape[1]:
-        raise ValueError(f"z must be (B, C, H, W) and z_hat (B, K, C, H, W) with K >= 1; got {tuple(z.shape)} and {tuple(z_hat.shape)}")
+        raise ValueError(
+            "z must be (B, C, H, W) and z_hat (B, K, C, H, W) with K >= 1; "
+            f"got {tuple(z.shape)} and {tuple(z_hat.shape)}"
+        )
     mean = z_hat.mean(1)  # (B, C, H, W)
     return (z - mean).square().mean(1), (z_hat - mean[:, None]).square().mean((1, 2))
 
 
 def reconstruction_statistics(z: Tensor, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-    """E (Eq. 5) and V (Eq. 6), (B,) each; ``E + V`` is the mean squared error over the K draws. Shapes as ``reconstruction_maps``."""
+    """E (Eq. 5) and V (Eq. 6), (B,) each; ``E + V`` is the mean squared error over the K draws. Shapes as
+    ``reconstruction_maps``."""
     error, variance = reconstruction_maps(z, z_hat)
     return error.flatten(1).mean(1), variance.flatten(1).mean(1)
 
@@ -114,7 +120,8 @@ def denoise(
 
 
 def reduce_map(values: Tensor, how: str) -> Tensor:
-    """One number (B,) per map (B, H, W): "mean" (Eq. 5, 6), "max", or "topk", the mean of the largest 5 % of the cells."""
+    """One number (B,) per map (B, H, W): "mean" (Eq. 5, 6), "max", or "topk", the mean of the largest 5 % of the
+    cells."""
     flat = values.flatten(1)
     if how == "mean":
         return flat.mean(1)
@@ -154,7 +161,8 @@ def region_statistics(values: np.ndarray, boxes: np.ndarray, how: str) -> np.nda
 
 
 def _overlap(low: float, high: float, cells: int) -> np.ndarray:
-    """Share of each of ``cells`` equal cells of [0, 1] that [low, high] covers; a point covers the cell that it is in."""
+    """Share of each of ``cells`` equal cells of [0, 1] that [low, high] covers; a point covers the cell that it is
+    in."""
     edges = np.arange(cells + 1) / cells
     cover = np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0, None)
     if not (cover > 1e-9).any():

@@ -37,6 +37,7 @@ STAGES: Mapping[str, pa.Schema] = {
     "proposals": pa.schema(
         [
             ("id", pa.string()),
+            ("filepath", pa.string()),
             ("error", pa.string()),  # why the image has no result; null when it has one
             ("width", pa.int32()),
             ("height", pa.int32()),
@@ -123,7 +124,8 @@ def write_part(folder: Path, stage: str, rows: Sequence[Mapping[str, Any]], *, d
 
 
 def parts(folder: Path, stage: str, *, digest: str | None = None) -> list[Path]:
-    """The parts of a stage in name order; raises ShardError where a part's digest is not ``digest`` or differs from the others'."""
+    """The parts of a stage in name order; raises ShardError where a part's digest is not ``digest`` or differs from
+    the others'."""
     found = sorted((folder / stage).glob("part-*.parquet"))
     for path in found:
         try:
@@ -141,7 +143,9 @@ def parts(folder: Path, stage: str, *, digest: str | None = None) -> list[Path]:
 
 def done_ids(folder: Path, stage: str, *, digest: str) -> set[str]:
     """Ids that have a row in the stage's parts: what a restart leaves out."""
-    return {i for path in parts(folder, stage, digest=digest) for i in pq.read_table(path, columns=["id"])["id"].to_pylist()}
+    return {
+        i for path in parts(folder, stage, digest=digest) for i in pq.read_table(path, columns=["id"])["id"].to_pylist()
+    }
 
 
 def iter_rows(folder: Path, stage: str, *, digest: str | None = None) -> Iterator[dict[str, Any]]:

@@ -36,7 +36,7 @@ class StatisticsCache:
             for start in range(0, len(keys), LOOKUP):
                 some = keys[start : start + LOOKUP]
                 marks = ",".join("?" * len(some))
-                rows = reader.execute(f"SELECT key, value FROM statistics WHERE key IN ({marks})", some)  # noqa: S608
+                rows = reader.execute(f"SELECT key, value FROM statistics WHERE key IN ({marks})", some)
                 out |= {key: np.frombuffer(value, dtype=np.float32) for key, value in rows}
         return out
 
@@ -49,7 +49,9 @@ class StatisticsCache:
             self._writer = sqlite3.connect(self.folder / f"rank-{self.rank:03d}.sqlite", timeout=60)
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute("PRAGMA synchronous=NORMAL")
-            self._writer.execute("CREATE TABLE IF NOT EXISTS statistics (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+            self._writer.execute(
+                "CREATE TABLE IF NOT EXISTS statistics (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID"
+            )
         with self._writer:
             rows = [(key, np.ascontiguousarray(value, dtype=np.float32).tobytes()) for key, value in values.items()]
             self._writer.executemany("INSERT OR REPLACE INTO statistics VALUES (?, ?)", rows)

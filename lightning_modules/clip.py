@@ -31,7 +31,9 @@ class CropEmbedder(pl.LightningModule):
 
     def predict_step(self, batch: list[dict[str, Any]], batch_idx: int) -> list[dict[str, Any]]:
         """Crops of all rows of the chunk go through the encoder together."""
-        cut = (((r, i), crop) for r, row in enumerate(batch) if not row.get("error") for i, crop in enumerate(row["crops"]))
+        cut = (
+            ((r, i), crop) for r, row in enumerate(batch) if not row.get("error") for i, crop in enumerate(row["crops"])
+        )
         vectors: dict[tuple[int, int], np.ndarray] = {}
         for keys, x in groups(cut, self.batch_size):
             embedded = self.encoder.embed(to_float(x.to(self.device))).float().cpu().numpy()

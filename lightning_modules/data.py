@@ -34,8 +34,9 @@ def read_image(path: str | Path) -> tuple[np.ndarray, str]:
     """Decode one image file.
 
     Returns:
-        ``(H, W, 3)`` uint8 RGB, upright by its EXIF orientation as browsers show it, and the file's BLAKE2b digest (32 hex).
-        Gray is repeated, transparency lies on black, deeper than 8 bit is mapped from its own 0.1 to 99.9 percentile.
+        ``(H, W, 3)`` uint8 RGB, upright by its EXIF orientation as browsers show it, and the file's BLAKE2b digest
+        (32 hex). Gray is repeated, transparency lies on black, deeper than 8 bit is mapped from its own 0.1 to 99.9
+        percentile.
 
     Raises:
         ImageError: with the reason, for a file that is missing, empty, truncated, too large or no image.
@@ -114,9 +115,9 @@ Loader = Callable[[dict[str, Any]], dict[str, Any]]
 class RowChunks(Dataset):
     """Chunks of Parquet rows, loaded; what lies in memory is file names, ids to skip and one file at a time.
 
-    ``files`` are read in order and cut into chunks of ``size`` rows; of these this process takes every ``world``-th from
-    ``rank`` on. ``wanted`` filters rows (by their plain values), ``load`` adds what the model needs. A row whose load raises
-    ImageError keeps its values and gets ``error``.
+    ``files`` are read in order and cut into chunks of ``size`` rows; of these this process takes every ``world``-th
+    from ``rank`` on. ``wanted`` filters rows (by their plain values), ``load`` adds what the model needs. A row whose
+    load raises ImageError keeps its values and gets ``error``.
     """
 
     def __init__(
@@ -156,7 +157,8 @@ def _rows(path: Path) -> int:
 
 
 def chunk_loader(dataset: RowChunks, *, workers: int) -> DataLoader:
-    """A loader whose batches are the dataset's chunks. Workers are spawned: a fork would copy locks of running threads."""
+    """A loader whose batches are the dataset's chunks. Workers are spawned: a fork would copy locks of running
+    threads."""
     more: dict[str, Any] = {"multiprocessing_context": "spawn", "prefetch_factor": 2} if workers else {}
     return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers, **more)
 

@@ -23,7 +23,12 @@ from lightning_modules.data import crops, groups, read_image, resized, to_float
 from lightning_modules.nets import Denoiser
 
 BOX_GRID = 1024  # crops are cut at this many steps per side, so that a cached crop is exactly the crop that was scored
-LITERAL = {"t": 0.4, "reduce": "mean", "regions": "crops", "crop_size": 256}  # METHOD.md's defaults, for any other folder
+LITERAL = {
+    "t": 0.4,
+    "reduce": "mean",
+    "regions": "crops",
+    "crop_size": 256,
+}  # METHOD.md's defaults, for any other folder
 
 
 def resolve(config: DiffusionConfig, denoiser: Denoiser) -> dict[str, Any]:
@@ -74,7 +79,7 @@ class DifficultyLoader:
 
 
 def _name(box: np.ndarray) -> str:
-    return "-".join(str(int(round(float(v) * BOX_GRID))) for v in box)
+    return "-".join(str(round(float(v) * BOX_GRID)) for v in box)
 
 
 class DiffusionScorer(pl.LightningModule):

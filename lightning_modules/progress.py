@@ -1,4 +1,5 @@
-"""How a worker tells what it does: JSON lines on stdout for a calling process, a rich bar for a person at a terminal."""
+"""How a worker tells what it does: JSON lines on stdout for a calling process, a rich bar for a person at a
+terminal."""
 
 import json
 import sys
@@ -29,7 +30,9 @@ class Reporter:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
 

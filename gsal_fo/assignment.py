@@ -1,0 +1,163 @@
+"""From stored crop embeddings or posteriors to a concept per proposal: the assignment stage. NumPy over shards, no
+model."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from gsal_fo import shards
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.config import ConceptConfig, digest
+from gsal_fo.similarity import (
+    UNMATCHED,
+    Assignment,
+    Prototypes,
+    assign_clip,
+    assign_detector,
+    background_embeddings,
+    text_embeddings,
+)
+
+EncodeText = Callable[[list[str]], Any]
+ROWS = 4096  # rows per assignment part
+
+
+def labeled_to_embed(manifest: Path, graph: ConceptGraph, assign: str) -> set[str]:
+    """Ids of labeled images whose crops the assignment needs: all for prototypes; for CLIP those with a label that
+    the graph lacks (it is counted under the concept that CLIP sees); none for the detector's posterior."""
+    if assign == "detector":
+        return set()
+    table = pq.read_table(manifest, columns=["id", "role", "labels"])
+    known = set(graph.fine)
+    return {
+        i
+        for i, role, labels in zip(*(table[c].to_pylist() for c in ("id", "role", "labels")), strict=True)
+        if role == "labeled" and labels and (assign == "prototypes" or set(labels) - known)
+    }
+
+
+def assign_run(
+    run: Path,
+    graph: ConceptGraph,
+    config: ConceptConfig,
+    *,
+    classes: list[str],
+    encode_text: EncodeText | None = None,
+    scale: float = 100.0,
+) -> dict[str, Any]:
+    """Write the ``assignment`` parts of a run folder and ``assigned.json``.
+
+    Args:
+        run: run folder with proposals and, but for ``assign="detector"``, concepts parts.
+        graph: the concept graph.
+        config: how to assign.
+        classes: the detector's classes in the order of its posterior.
+        encode_text: CLIP's text encoder, for ``assign="clip"``.
+        scale: CLIP's logit scale.
+
+    Returns:
+        What ``assigned.json`` holds: ``assign``, ``prototypes`` (labeled crops behind each), ``limit``, ``unknown``
+        ({label outside the graph: {fine: crops}}) and ``embedded`` labels that could not be counted.
+
+    Raises:
+        ValueError: where the method cannot work on this run; the sentence says what to use instead.
+    """
+    manifest = pq.read_table(run / "manifest.parquet", columns=["id", "role", "labels"])
+    labels = {
+        i: names or []
+        for i, role, names in zip(*(manifest[c].to_pylist() for c in ("id", "role", "labels")), strict=True)
+        if role == "labeled"
+    }
+    facts: dict[str, Any] = {"assign": config.assign, "fine": graph.fine}
+    one: Callable[[dict[str, Any]], Assignment]
+    if config.assign == "detector":
+        if not classes:
+            raise ValueError(
+                'assign="detector" needs a trained detector; use "clip" or "prototypes", or train one first'
+            )
+        stage = "proposals"
+
+        def one(row: dict[str, Any]) -> Assignment:
+            count = len(row["boxes"]) // 4
+            if not len(row["posterior"]):
+                return _unmatched(count)
+            return assign_detector(row["posterior"].reshape(count, -1), classes, graph.fine, config.floor)
+    elif config.assign == "prototypes":
+        stage = "concepts"
+        prototypes = _prototypes(run, graph, labels)
+        facts["prototypes"] = {graph.fine[f]: int(n) for f, n in zip(prototypes.fine, prototypes.counts, strict=True)}
+        facts["limit"] = prototypes.limit if np.isfinite(prototypes.limit) else None
+
+        def one(row: dict[str, Any]) -> Assignment:
+            return prototypes.assign(_vectors(row))
+    else:
+        if encode_text is None:
+            raise ValueError('assign="clip" needs the CLIP model\'s text encoder')
+        stage = "concepts"
+        text = text_embeddings(graph, encode_text)
+        background = background_embeddings(graph, encode_text)
+
+        def one(row: dict[str, Any]) -> Assignment:
+            return assign_clip(_vectors(row), text, background, scale)
+
+    # The manifest's labels shape prototypes, so another labeled set is another assignment.
+    mark = digest(config, graph.to_dict(), sorted(labels.items()) if config.assign == "prototypes" else None)
+    for path in (run / "assignment").glob("part-*.parquet"):
+        path.unlink()  # cheap to redo, and a half-written stage of another labeled set must not stay
+    unknown: dict[str, Counter[str]] = {}
+    waiting: list[dict[str, Any]] = []
+    for row in _rows(run, stage):
+        if row["error"]:
+            waiting.append({"id": row["id"], "role": row["role"], "error": row["error"]})
+        else:
+            got = one(row)
+            if row["role"] == "labeled":
+                _count_unknown(unknown, labels[row["id"]], got, graph)
+            else:
+                waiting.append(
+                    {"id": row["id"], "role": "pool", "fine": got.fine, "prob": got.prob, "margin": got.margin}
+                )
+        if len(waiting) >= ROWS:
+            shards.write_part(run, "assignment", waiting, digest=mark)
+            waiting = []
+    if waiting:
+        shards.write_part(run, "assignment", waiting, digest=mark)
+    facts["unknown"] = {label: dict(sorted(counts.items())) for label, counts in sorted(unknown.items())}
+    outside = {name for names in labels.values() for name in names} - set(graph.fine)
+    facts["uncounted"] = sorted(outside - set(unknown))
+    shards.write_json(facts, run / "assigned.json")
+    return facts
+
+
+def _rows(run: Path, stage: str) -> Iterator[dict[str, Any]]:
+    for row in shards.iter_rows(run, stage):
+        yield {"role": "pool", **row}
+
+
+def _vectors(row: dict[str, Any]) -> np.ndarray:
+    return row["embeddings"].reshape(-1, max(1, row["dim"])).astype(np.float32)
+
+
+def _unmatched(count: int) -> Assignment:
+    nan = np.full(count, np.nan, np.float32)
+    return Assignment(np.full(count, UNMATCHED, np.int16), nan, nan)
+
+
+def _prototypes(run: Path, graph: ConceptGraph, labels: dict[str, list[str]]) -> Prototypes:
+    vectors: list[np.ndarray] = []
+    names: list[str] = []
+    for row in shards.iter_rows(run, "concepts"):
+        if row["role"] == "labeled" and not row["error"]:
+            vectors += list(_vectors(row))
+            names += labels[row["id"]]
+    return Prototypes.fit(np.stack(vectors) if vectors else np.empty((0, 1)), names, graph.fine)
+
+
+def _count_unknown(unknown: dict[str, Counter[str]], names: list[str], got: Assignment, graph: ConceptGraph) -> None:
+    for name, fine in zip(names, got.fine, strict=True):
+        if name not in graph.fine and fine >= 0:
+            unknown.setdefault(name, Counter())[graph.fine[fine]] += 1

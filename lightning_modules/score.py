@@ -1,0 +1,238 @@
+"""Worker: proposals, difficulty and crop embeddings of a run folder's images. ``python -m lightning_modules.score
+--run DIR``.
+
+Stages run one after the other over all ranks; each streams into Parquet parts and, started again, leaves out the ids
+that its parts hold. Rank 0 then assigns concepts from the stored embeddings (NumPy, no model).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from gsal_fo import shards
+from gsal_fo.assignment import assign_run, labeled_to_embed
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.config import ScoreConfig, digest, from_dict, to_dict
+from gsal_fo.shards import ShardError
+from lightning_modules import detector as detectors
+from lightning_modules import worker
+from lightning_modules.cache import StatisticsCache
+from lightning_modules.clip import CropEmbedder, CropLoader
+from lightning_modules.data import Loader, RowChunks, chunk_loader, is_labeled
+from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve, scorer_digest
+from lightning_modules.nets import load_clip, load_denoiser, load_encoder
+from lightning_modules.progress import Reporter
+from lightning_modules.writer import ShardWriter
+
+CHUNK = 16  # rows decoded together: enough to fill batches of crops, few enough that a kill costs little
+
+
+class Run:
+    """One scoring run in progress: its folder, its settings, and what each stage took."""
+
+    def __init__(self, folder: Path, config: ScoreConfig, reporter: Reporter) -> None:
+        self.folder, self.config, self.reporter = folder, config, reporter
+        self.timings: dict[str, float] = {}
+        self.manifest = folder / "manifest.parquet"
+        if not self.manifest.is_file():
+            raise ShardError(f"{self.manifest} is missing: {folder} is not a GSAL run folder")
+
+    def predict(
+        self,
+        stage: str,
+        name: str,
+        module: pl.LightningModule,
+        load: Loader,
+        files: list[Path],
+        *,
+        digest: str,
+        wanted: Callable[[dict[str, Any]], bool],
+    ) -> None:
+        """Run one stage over the rows that are wanted and not done, all ranks together."""
+        started = time.monotonic()
+        done = shards.done_ids(self.folder, name, digest=digest)
+        shards.write_json({"digest": digest}, self.folder / name / "stage.json") if worker.rank() == 0 else None
+        undone = Undone(done, wanted)
+        data = RowChunks(files, size=CHUNK, load=load, wanted=undone, rank=worker.rank(), world=worker.world())
+        total = sum(len(s) for s in (range(a, b) for _, a, b in data.spans)) * worker.world()
+        seen = 0
+
+        def count(rows: int) -> None:
+            nonlocal seen
+            seen += rows * worker.world()
+            self.reporter.progress(stage, min(seen, max(total - 1, 0)), total)
+
+        writer = ShardWriter(self.folder, name, digest=digest, rank=worker.rank(), on_rows=count)
+        trainer = worker.trainer(precision=self.config.precision, callbacks=[writer])
+        self.reporter.progress(stage, 0, total)
+        if len(data):
+            trainer.predict(module, chunk_loader(data, workers=self.config.workers), return_predictions=False)
+        barrier(trainer)
+        self.reporter.progress(stage, total, total)
+        self.timings[stage] = time.monotonic() - started
+        self.reporter.stage(stage, self.timings[stage])
+
+    def report_failures(self) -> int:
+        """Tell each image that has no result, once, with its first reason; returns their number."""
+        bad: dict[str, str] = {}
+        for stage in ("proposals", "difficulty", "concepts"):
+            table = shards.read_stage(self.folder, stage, columns=["id", "error"])
+            for sample_id, reason in zip(table["id"].to_pylist(), table["error"].to_pylist(), strict=True):
+                if reason:
+                    bad.setdefault(sample_id, reason)
+        for sample_id, reason in sorted(bad.items()):
+            self.reporter.failed(sample_id, reason)
+        return len(bad)
+
+
+class Undone:
+    """Row filter: wanted and without a result yet. A class, not a closure, so that a loader process can receive it."""
+
+    def __init__(self, done: set[str], wanted: Callable[[dict[str, Any]], bool]) -> None:
+        self.done, self.wanted = done, wanted
+
+    def __call__(self, row: dict[str, Any]) -> bool:
+        return row["id"] not in self.done and self.wanted(row)
+
+
+def is_pool(row: dict[str, Any]) -> bool:
+    """Whether a manifest row is of the pool."""
+    return not is_labeled(row)
+
+
+def is_good(row: dict[str, Any]) -> bool:
+    """Whether a proposals row has proposals; a failed image is not decoded again."""
+    return not row["error"]
+
+
+class NeedsEmbedding:
+    """Rows of both tables whose crops must be embedded: pool rows with proposals, and those labeled rows."""
+
+    def __init__(self, labeled: set[str]) -> None:
+        self.labeled = labeled
+
+    def __call__(self, row: dict[str, Any]) -> bool:
+        if "role" in row:
+            return row["id"] in self.labeled
+        return is_good(row)
+
+
+def barrier(trainer: pl.Trainer) -> None:
+    """Wait until every rank has written its parts."""
+    if worker.world() > 1:
+        trainer.strategy.barrier()
+
+
+def detect(run: Run) -> list[str]:
+    """Stage 1: proposals. Returns the detector's classes, empty without one."""
+    config = run.config.detector
+    model, facts = detectors.load(Path(config.checkpoint)) if config.checkpoint else (None, {"classes": []})
+    mark = file_digest(Path(config.checkpoint) / "model.safetensors") if config.checkpoint else "none"
+    run.predict(
+        "detect",
+        "proposals",
+        detectors.Proposer(model, config),
+        detectors.ImageLoader(),
+        [run.manifest],
+        digest=digest(_no_batch(config), mark),
+        wanted=is_pool,
+    )
+    return list(facts["classes"])
+
+
+def difficulty(run: Run) -> dict[str, Any]:
+    """Stage 2: E and V of images and proposals. Returns the settings in force and how much went through the model."""
+    config = run.config.diffusion
+    denoiser = load_denoiser(config.model)
+    settings = resolve(config, denoiser)
+    mark = scorer_digest(settings, denoiser, pad=run.config.concepts.pad)
+    cache = StatisticsCache(Path(run.config.cache), scorer=mark, rank=worker.rank()) if run.config.cache else None
+    module = DiffusionScorer(denoiser, settings, batch_size=config.batch_size, cache=cache)
+    loader = DifficultyLoader(
+        size=denoiser.input_size,
+        crop_size=settings["crop_size"] if settings["regions"] == "crops" else None,
+        pad=run.config.concepts.pad,
+        per_sample=settings["noise"] == "per_sample",
+        cache=cache,
+    )
+    files = shards.parts(run.folder, "proposals")
+    run.predict("difficulty", "difficulty", module, loader, files, digest=mark, wanted=is_good)
+    if cache:
+        cache.close()
+    return {
+        **settings,
+        "space": denoiser.space,
+        "model_digest": denoiser.digest,
+        "digest": mark,
+        "scored": module.scored,
+    }
+
+
+def embed(run: Run, graph: ConceptGraph) -> Any:
+    """Stage 3: crop embeddings, where the assignment needs them. Returns the CLIP model, or None."""
+    config = run.config.concepts
+    clip = load_clip(config.clip, config.pretrained) if config.assign == "clip" else None
+    encoder = clip if clip is not None else load_encoder(config.encoder or "embedded")
+    size = clip.input_size if clip is not None else EMBED_SIZE
+    labeled = labeled_to_embed(run.manifest, graph, config.assign)
+    mark = digest(_no_batch(config), encoder.digest)
+    files = [*shards.parts(run.folder, "proposals"), run.manifest]
+    module = CropEmbedder(encoder, batch_size=config.batch_size)
+    loader = CropLoader(size=size, pad=config.pad)
+    run.predict("concepts", "concepts", module, loader, files, digest=mark, wanted=NeedsEmbedding(labeled))
+    return clip
+
+
+EMBED_SIZE = 96  # pixels of a crop for an encoder that takes any size
+
+
+def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """All stages of one run folder; returns the facts of the ``done`` event."""
+    config = from_dict(ScoreConfig, run_config["config"])
+    graph = ConceptGraph.load(config.graph)
+    run = Run(folder, config, reporter)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with torch.inference_mode():
+        classes = detect(run)
+        settings = difficulty(run)
+        clip = embed(run, graph) if config.concepts.assign != "detector" else None
+    failed = 0
+    if worker.rank() == 0:
+        started = time.monotonic()
+        encode, scale = (clip.encode_text, clip.logit_scale) if clip is not None else (None, 0.0)
+        with torch.inference_mode():
+            facts = assign_run(folder, graph, config.concepts, classes=classes, encode_text=encode, scale=scale)
+        for label, counts in facts["unknown"].items():
+            reporter.note(f'label "{label}" is not in the concept graph: counted by its looks as {counts}')
+        for label in facts["uncounted"]:
+            reporter.note(f'label "{label}" is not in the concept graph and is not counted')
+        run.timings["assign"] = time.monotonic() - started
+        reporter.stage("assign", run.timings["assign"])
+        failed = run.report_failures()
+        result = {"timings": run.timings, "diffusion": settings, "classes": classes, "config": to_dict(config)}
+        shards.write_json(result, folder / "result.json")
+    return {"failed": failed, "scored_by_diffusion": settings["scored"]}
+
+
+def _no_batch(config: Any) -> dict[str, Any]:
+    """Settings without those that change no result."""
+    return {k: v for k, v in to_dict(config).items() if k not in ("batch_size", "checkpoint")}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    import hashlib
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(worker.main("score", score, module="lightning_modules.score"))
