@@ -236,7 +236,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     if unknown := sorted(set(values) - set(names)):
         raise ValueError(f"{kind.__name__} has no setting {unknown}; it has {sorted(names)}")
     nested = {"detector": DetectorConfig, "diffusion": DiffusionConfig, "concepts": ConceptConfig}
-    built = {
+    built: dict[str, Any] = {
         k: from_dict(nested[k], v) if kind is ScoreConfig and k in nested and isinstance(v, Mapping) else v
         for k, v in values.items()
     }

@@ -24,8 +24,9 @@ EncodeText = Callable[[list[str]], Any]
 class Assignment:
     """What each crop looks like.
 
-    ``fine`` (P,) int16 index into ``ConceptGraph.fine``, -1 background, -2 unmatched; ``prob`` (P,) float32 in [0, 1] of the
-    best candidate; ``margin`` (P,) float32, its probability minus the runner-up's; NaN where nothing was computed.
+    ``fine`` (P,) int16 index into ``ConceptGraph.fine``, -1 background, -2 unmatched; ``prob`` (P,) float32 in [0, 1]
+    of the best candidate; ``margin`` (P,) float32, its probability minus the runner-up's; NaN where nothing was
+    computed.
     """
 
     fine: np.ndarray
@@ -106,9 +107,9 @@ class Prototypes:
         """Prototypes of labeled crops.
 
         The limit is the 95 % quantile of the labeled crops' cosine distance to their own prototype, each measured
-        against the prototype of the *other* crops of its class [choice: a crop pulls its own mean toward itself, so with
-        few crops the plain distances are too small and most new crops of the same class would count as unmatched]. A
-        class with one crop adds no distance; where no class has two, the limit is the smallest distance between two
+        against the prototype of the *other* crops of its class [choice: a crop pulls its own mean toward itself, so
+        with few crops the plain distances are too small and most new crops of the same class would count as unmatched].
+        A class with one crop adds no distance; where no class has two, the limit is the smallest distance between two
         prototypes, and with a single prototype nothing is unmatched.
 
         Args:
@@ -145,8 +146,8 @@ class Prototypes:
         return cls(vectors=vectors, fine=fine, counts=counts, limit=limit)
 
     def assign(self, embeddings: Any) -> Assignment:
-        """Nearest prototype per crop (P, D); -2 where every prototype is farther than ``limit`` (prob and margin stay those
-        of the nearest), -1 with NaN where the embedding is not finite."""
+        """Nearest prototype per crop (P, D); -2 where every prototype is farther than ``limit`` (prob and margin stay
+        those of the nearest), -1 with NaN where the embedding is not finite."""
         cosine = _cosine(_array(embeddings).reshape(-1, self.vectors.shape[1]), self.vectors)
         got = _winners(cosine / PROTOTYPE_TEMPERATURE, self.fine)
         far = 1 - cosine.max(1, initial=-1) > self.limit + ROUNDING
