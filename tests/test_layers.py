@@ -45,7 +45,8 @@ def crossings(path: str, text: str) -> list[str]:
     tree, package = ast.parse(text), path.rsplit("/", 1)[0].replace("/", ".")
     forbidden = FORBIDDEN[layer(path)]
     lazy = path.startswith(ENTRANCES)
-    inside = {n.lineno for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f) if hasattr(n, "lineno")}
+    functions = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
+    inside = {n.lineno for f in functions for n in ast.walk(f) if hasattr(n, "lineno")}
     found = []
     for name, line in imports(tree, package):
         if lazy and name.startswith("gsal_fo.fo") and line in inside:

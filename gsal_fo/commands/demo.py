@@ -1,0 +1,30 @@
+"""`gsal demo`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gsal_fo.commands import Result
+from gsal_fo.commands.bars import Bars
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "two rounds on a synthetic CT pool against random and entropy, with a report; then the App"
+    demo = commands.add_parser("demo", parents=[shared], help=text, description=text)
+    demo.add_argument("--out", type=Path, default=Path("gsal-demo"), help="results folder (default %(default)s)")
+    demo.add_argument("--no-app", action="store_true", help="end after the results")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--images", type=int, default=480, help="size of the pool (default %(default)s)")
+    demo.add_argument("--budget", type=int, help="images per round (default: 5 %% of the pool)")
+    demo.add_argument("--steps", type=int, help="training steps of the detector (default: its own)")
+    demo.add_argument("--port", type=int, default=5151, help="port of the App (default %(default)s)")
+    demo.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Result:
+    from gsal_fo.fo.demo import DemoConfig, open_app, run_demo, sentences
+
+    config = DemoConfig(out=args.out, seed=args.seed, images=args.images, budget=args.budget, steps=args.steps)
+    with Bars() as bars:
+        summary = run_demo(config, on_event=bars, say=bars.say)
+    return Result(summary, sentences(summary, args.out), then=None if args.no_app else lambda: open_app(args.port))

@@ -1,0 +1,214 @@
+"""`gsal train | fit | score | select | export | ingest`: one call of ``gsal_fo.fo`` each."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gsal_fo import config
+from gsal_fo.commands import Result, add_settings, given
+from gsal_fo.commands.bars import Bars
+
+STAGES = ("detector", "diffusion", "concepts", "train")
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    def command(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(name, parents=[shared], help=text, description=text)
+        sub.add_argument("dataset", help="FiftyOne dataset")
+        sub.add_argument("--view", help="saved view to work on instead of the whole dataset")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("train", train, "train the detector on the labeled images")
+    _worker(sub)
+    sub.add_argument("--out", type=Path, help="checkpoint folder (default: in the run folder)")
+    add_settings(sub, config.TrainConfig, "training")
+
+    sub = command("fit", fit, "fit a diffusion model on the images, without labels")
+    sub.add_argument("--encoder", required=True, help='"embedded", "mobilenet_v2:default", "mobilenet_v2:FILE"')
+    sub.add_argument("--out", type=Path, required=True, help="model folder, for `gsal score --diffusion`")
+    sub.add_argument("--size", choices=("tiny", "small"), default="small", help="default %(default)s")
+    sub.add_argument("--epochs", type=int, help="default: the size's own")
+    sub.add_argument("--minutes", type=float, help="stop after that many minutes")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("score", score, "score and rank the unlabeled images")
+    _worker(sub)
+    sub.add_argument("--concepts", required=True, metavar="FILE", help="concept graph (YAML); see `gsal concepts`")
+    sub.add_argument("--proposals", metavar="FIELD", help="boxes of this field instead of a detector's")
+    sub.add_argument("--detector", metavar="FOLDER", help='of `gsal train`, or "grid" (default: train one first)')
+    sub.add_argument("--diffusion", default=None, help='"embedded" (default), a folder (`gsal fit`) or a hub id')
+    sub.add_argument("--clip", default=None, help='"embedded" (default), an open_clip name, or a folder')
+    sub.add_argument("--pretrained", default=None, help="open_clip's tag or checkpoint file")
+    sub.add_argument(
+        "--assign", choices=config.ASSIGN, default=None, help="how proposals get their concept (default clip)"
+    )
+    sub.add_argument("--encoder", default=None, help="embeds crops for --assign prototypes (default: CLIP)")
+    sub.add_argument("--config", type=Path, metavar="YAML", help="score settings, as written into each run folder")
+    stages = f"a setting of {', '.join(STAGES)}; may be repeated"
+    sub.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", help=stages)
+    sub.add_argument("--no-cache", action="store_true", help="compute image statistics again")
+    _params(sub)
+
+    sub = command("select", select, "tag the best images for labeling")
+    sub.add_argument("--label-field", help="Detections field with the labels (default: the scoring run's)")
+    sub.add_argument("--budget", type=int, required=True, help="how many images")
+    sub.add_argument("--run-key", help="scoring run (default: the latest)")
+    _params(sub)
+
+    sub = command("export", export, "write a tagged batch for the labeling tool")
+    sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
+    sub.add_argument("--format", choices=("coco", "yolo"), default="coco", help="default %(default)s")
+    sub.add_argument("--tag", help="which batch (default: the latest round)")
+
+    sub = command("ingest", ingest, "take labels back")
+    sub.add_argument("labels", help="COCO file, or a Detections field of the dataset")
+    _labels(sub)
+    sub.add_argument("--manifest", type=Path, help="manifest.json of the export, where image names have changed")
+
+
+def _worker(sub: argparse.ArgumentParser) -> None:
+    _labels(sub)
+    sub.add_argument("--labeled-tag", help="tag of labeled images (default: those with a value in the label field)")
+    sub.add_argument("--processes", type=int, default=1, help="worker processes, one per GPU (default 1)")
+    sub.add_argument("--run-dir", type=Path, help="run folder (default: in GSAL_HOME)")
+
+
+def _labels(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
+
+
+def _params(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--params", type=Path, metavar="YAML", help="method constants; flags below go first")
+    add_settings(sub, config.GsalParams, "method constants")
+
+
+def _params_of(args: argparse.Namespace) -> config.GsalParams | None:
+    """The constants that the user named, over a file's, over the defaults; None when nothing was named."""
+    named = given(args, config.GsalParams)
+    if args.params is None and not named:
+        return None
+    base = config.to_dict(config.load_yaml(config.GsalParams, args.params)) if args.params else {}
+    return config.from_dict(config.GsalParams, {**base, **named})
+
+
+def _stage_settings(args: argparse.Namespace) -> tuple[config.ScoreConfig, config.TrainConfig | None]:
+    """``--config`` with every ``--set`` applied; the second is None unless a ``train`` setting was named."""
+    base = config.to_dict(config.load_yaml(config.ScoreConfig, args.config) if args.config else config.ScoreConfig())
+    base["train"] = {}
+    for item in args.set:
+        key, equals, value = item.partition("=")
+        stage, dot, name = key.partition(".")
+        if not (equals and dot and stage in STAGES):
+            raise ValueError(f"--set takes STAGE.NAME=VALUE with a stage of {', '.join(STAGES)}; got {item}")
+        base[stage][name] = yaml.safe_load(value)
+    train = base.pop("train")
+    return config.from_dict(config.ScoreConfig, base), config.from_dict(config.TrainConfig, train) if train else None
+
+
+def _samples(args: argparse.Namespace) -> Any:
+    from gsal_fo.fo.console import open_samples
+
+    return open_samples(args.dataset, args.view)
+
+
+def train(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+
+    settings = config.from_dict(config.TrainConfig, given(args, config.TrainConfig))
+    with Bars() as bars:
+        out = fo.train(
+            _samples(args),
+            label_field=args.label_field,
+            labeled_tag=args.labeled_tag,
+            out=args.out,
+            config=settings,
+            run_dir=args.run_dir,
+            processes=args.processes,
+            on_event=bars,
+        )
+    return Result({"checkpoint": str(out)}, f"detector written to {out}")
+
+
+def fit(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+
+    with Bars() as bars:
+        out = fo.fit(
+            _samples(args),
+            encoder=args.encoder,
+            out=args.out,
+            size=args.size,
+            epochs=args.epochs,
+            minutes=args.minutes,
+            seed=args.seed,
+            on_event=bars,
+        )
+    return Result({"model": str(out)}, f"diffusion model written to {out}; use it with `gsal score --diffusion {out}`")
+
+
+def score(args: argparse.Namespace) -> Result:
+    params = _params_of(args)
+    settings, training = _stage_settings(args)
+    from gsal_fo import fo
+    from gsal_fo.fo.console import dataset_of
+
+    models = ("diffusion", "clip", "pretrained", "assign", "encoder")
+    named = {k: v for k in models if (v := getattr(args, k)) is not None}
+    samples = _samples(args)
+    with Bars() as bars:
+        key = fo.score(
+            samples,
+            concepts=args.concepts,
+            label_field=args.label_field,
+            proposals=args.proposals,
+            detector=args.detector,
+            params=params,
+            config=settings,
+            train=training,
+            run_dir=args.run_dir,
+            labeled_tag=args.labeled_tag,
+            processes=args.processes,
+            cache=not args.no_cache,
+            on_event=bars,
+            **named,
+        )
+    done = fo.runs.load(dataset_of(samples), key).config
+    data = {"run_key": key, "run_dir": str(done.run_dir), "counts": done.counts, "notes": done.notes}
+    return Result(data, f"{key}: {done.counts}; next: gsal select {args.dataset} --budget N")
+
+
+def select(args: argparse.Namespace) -> Result:
+    params = _params_of(args)
+    from gsal_fo import fo
+    from gsal_fo.fo.console import selection
+
+    samples = _samples(args)
+    with Bars() as bars:
+        fo.select(
+            samples, args.budget, label_field=args.label_field, run_key=args.run_key, params=params, on_event=bars
+        )
+    key, tag, picks = selection(samples)
+    lines = [f"{len(picks)} images tagged {tag}; next: gsal export {args.dataset} --out {tag}"]
+    lines += [f"  {p['rationale']}" for p in picks[:5]]
+    return Result({"tag": tag, "select_key": key, "picks": picks}, "\n".join(lines))
+
+
+def export(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+    from gsal_fo.fo.console import batch_of
+
+    tag, batch = batch_of(_samples(args), args.tag)
+    out = fo.export(batch, args.out, args.format)
+    return Result({"out": str(out), "tag": tag, "images": len(batch)}, f"{len(batch)} images of {tag} written to {out}")
+
+
+def ingest(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+    from gsal_fo.fo.console import dataset_of
+
+    report = fo.ingest(dataset_of(_samples(args)), args.labels, label_field=args.label_field, manifest=args.manifest)
+    return Result(report.to_dict(), report.summary())

@@ -1,0 +1,51 @@
+"""What the command line asks of FiftyOne itself; ``python -m gsal_fo.fo.console`` answers `gsal doctor` in JSON."""
+
+import json
+from typing import Any
+
+import fiftyone as fo
+
+from gsal_fo.fo import runs
+
+
+def open_samples(name: str, view: str | None = None) -> fo.Dataset | fo.DatasetView:
+    """The dataset ``name``, or its saved view ``view``; raises ValueError with the names that exist."""
+    if not fo.dataset_exists(name):
+        known = fo.list_datasets()
+        there = f"there are {', '.join(known[:10])}" if known else "there is none yet; `gsal demo` makes one"
+        raise ValueError(f'FiftyOne has no dataset "{name}"; {there}')
+    dataset = fo.load_dataset(name)
+    if view is None:
+        return dataset
+    if not dataset.has_saved_view(view):
+        raise ValueError(f'dataset "{name}" has no saved view "{view}"; it has {dataset.list_saved_views()}')
+    return dataset.load_saved_view(view)
+
+
+def batch_of(samples: fo.Dataset | fo.DatasetView, tag: str | None) -> tuple[str, fo.DatasetView]:
+    """The images tagged ``tag`` (None: the latest round's tag), and the tag; raises ValueError where there are none."""
+    rounds = sorted(t for t in samples.distinct("tags") if t.startswith("gsal_round_"))
+    if tag is None and not rounds:
+        raise ValueError("no image is selected yet; run `gsal select` first")
+    tag = tag or rounds[-1]
+    batch = samples.match_tags(tag)
+    if not len(batch):
+        raise ValueError(f'no image has the tag "{tag}"; the rounds are {", ".join(rounds) or "none"}')
+    return tag, batch
+
+
+def selection(samples: fo.Dataset | fo.DatasetView) -> tuple[str, str, list[dict[str, Any]]]:
+    """The latest selection: its run key, its tag, and its picks, best first."""
+    dataset = dataset_of(samples)
+    key = runs.select_keys(dataset)[-1]
+    return key, dataset.get_run_info(key).config.tag, runs.picks(dataset, key)
+
+
+def dataset_of(samples: fo.Dataset | fo.DatasetView) -> fo.Dataset:
+    """The dataset behind a view."""
+    return samples._dataset if isinstance(samples, fo.DatasetView) else samples
+
+
+if __name__ == "__main__":
+    answer = {"version": fo.__version__, "datasets": len(fo.list_datasets()), "plugins_dir": fo.config.plugins_dir}
+    print(json.dumps(answer))

@@ -1,0 +1,369 @@
+"""The demo: two rounds on a synthetic pool through the doors that a user has, against entropy and random."""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+
+import gsal_fo.fo as gfo
+from gsal_fo import shards
+from gsal_fo.boxes import xywh_px_to_xywh_rel
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.config import GsalParams, TrainConfig
+from gsal_fo.report import PickedImage, RoundPage, write_report
+from gsal_fo.synthetic import RARE, make_pool
+
+DATASET = "gsal-demo"
+MARK = "gsal_demo"  # in dataset.info, and as a file in the output folder: what the demo made and may replace
+OURS = ("pool", "runs", "rounds")  # folders in the output folder
+LABELS = "ground_truth"
+DRAWS = 100
+OnEvent = Callable[[dict[str, Any]], None]
+Box = tuple[list[float], str]  # xywh_rel, class
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """``budget`` images per round (None: 5 % of the pool), ``initial`` share labeled at first, training ``steps``."""
+
+    out: Path
+    seed: int = 0
+    images: int = 480
+    budget: int | None = None
+    rounds: int = 2
+    initial: float = 0.05
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.images < 20:
+            raise ValueError(f"images must be at least 20, to have something to choose from; got {self.images}")
+        room = self.images - self.start
+        if self.rounds < 1 or not 1 <= self.per_round * self.rounds <= room:
+            raise ValueError(f"budget must be in [1, {room // max(self.rounds, 1)}]: {room} images are unlabeled")
+
+    @property
+    def start(self) -> int:
+        """Images labeled at the start."""
+        return max(2, round(self.initial * self.images))
+
+    @property
+    def per_round(self) -> int:
+        """Images labeled per round."""
+        return self.budget if self.budget is not None else max(2, round(0.05 * self.images))
+
+
+@dataclass
+class Truth:
+    """The labeler's knowledge: per file name its boxes; and which names hold a rare class, with how many instances."""
+
+    boxes: dict[str, list[Box]]
+
+    @classmethod
+    def load(cls, path: Path) -> "Truth":
+        """Read COCO ground truth."""
+        coco = json.loads(path.read_text(encoding="utf-8"))
+        names = {c["id"]: c["name"] for c in coco["categories"]}
+        images = {i["id"]: i for i in coco["images"]}
+        boxes: dict[str, list[Box]] = {i["file_name"]: [] for i in coco["images"]}
+        for a in coco["annotations"]:
+            image = images[a["image_id"]]
+            box = xywh_px_to_xywh_rel(a["bbox"], image["width"], image["height"])[0].tolist()
+            boxes[image["file_name"]].append((box, names[a["category_id"]]))
+        return cls(boxes)
+
+    def rare(self, name: str) -> Counter[str]:
+        """Instances of each rare class in an image."""
+        return Counter(label for _, label in self.boxes[name] if label in RARE)
+
+    def rare_in(self, names: Sequence[str]) -> Counter[str]:
+        """Instances of each rare class in several images."""
+        return sum((self.rare(n) for n in names), Counter())
+
+
+@dataclass
+class Clock:
+    """Seconds per stage, from the workers' own reports where there are some."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time inside to ``name``."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
+
+
+@dataclass
+class Played:
+    """One strategy's rounds: picked file names per round and, for each, what the page shows of it."""
+
+    picks: list[list[str]] = field(default_factory=list)
+    coverage: list[dict[str, int]] = field(default_factory=list)
+    pages: list[RoundPage] = field(default_factory=list)
+    rationale: list[list[dict[str, Any]]] = field(default_factory=list)
+
+
+def run_demo(config: DemoConfig, *, on_event: OnEvent, say: Callable[[str], None]) -> dict[str, Any]:
+    """Make pool and dataset, play both strategies, write ``summary.json`` and ``report.html``; returns the summary."""
+    started = time.monotonic()
+    out = _own_folder(config.out)
+    clock = Clock()
+    say(f"making {config.images} synthetic CT slices in {out / 'pool'}")
+    with clock.stage("make the pool"):
+        pool = make_pool(out / "pool", images=config.images, seed=config.seed)
+    truth, graph = Truth.load(pool.truth), ConceptGraph.load(pool.concepts)
+    names = sorted(truth.boxes)
+    rng = np.random.default_rng(config.seed)
+    first = sorted(rng.choice(names, config.start, replace=False).tolist())
+    rest = sorted(set(names) - set(first))
+
+    def play(dataset: fo.Dataset, strategy: str) -> Played:
+        return _play(dataset, strategy, config, truth, graph, pool.concepts, clock, on_event, say)
+
+    with clock.stage("import into FiftyOne"):
+        dataset = _dataset(DATASET, pool.root / "images", truth, first, seed=config.seed)
+    gsal = play(dataset, "gsal")
+    with clock.stage("set up views"):
+        gfo.setup_views(dataset)
+    rival = _dataset(f"{DATASET}-entropy", pool.root / "images", truth, first, seed=config.seed)
+    try:
+        entropy = play(rival, "entropy")
+    finally:
+        rival.delete()
+    clock.seconds["total"] = round(time.monotonic() - started, 2)
+    summary = _summary(config, truth, graph, first, rest, gsal, entropy, clock)
+    shards.write_json(summary, out / "summary.json")
+    levels = {node: graph.level(node) for node in graph.graph}
+    write_report(out / "report.html", summary, gsal.pages, levels)
+    return summary
+
+
+def sentences(summary: Mapping[str, Any], out: Path) -> str:
+    """The result in a few lines for a person."""
+    total, rare = summary["totals"], summary["rare"]
+    found, classes = total["rare_instances"], total["rare_classes"]
+    lines = [
+        f"{len(summary['rounds'])} rounds of {summary['budget']} images; the pool held {rare['instances']} rare defects:",
+        f"  GSAL     found {found['gsal']:>4}   ({classes['gsal']} of {len(rare['classes'])} rare classes)",
+        f"  entropy  found {found['entropy']:>4}   ({classes['entropy']} of {len(rare['classes'])})",
+        f"  random   found {found['random']:>4.1f}   (mean of {summary['random_draws']} draws)",
+        f"  {summary['seconds']['total']:.0f} s; report: {out / 'report.html'}",
+    ]
+    return "\n".join(lines)
+
+
+def open_app(port: int) -> None:
+    """Open the App on the demo's dataset and serve until interrupted."""
+    session = fo.launch_app(fo.load_dataset(DATASET), port=port)
+    print(f"the App: {session.url}   (Ctrl-C ends it)", flush=True)
+    session.wait(-1)
+
+
+def _own_folder(out: Path) -> Path:
+    """The output folder, emptied of an earlier demo's files; a folder with anything else in it is refused."""
+    mark = out / f".{MARK}"
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not mark.exists())):
+        raise ValueError(f"{out} exists and the demo did not make it; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for name in OURS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    return out.resolve()
+
+
+def _dataset(name: str, images: Path, truth: Truth, first: Sequence[str], *, seed: int) -> fo.Dataset:
+    """A fresh persistent dataset of the pool with the labels of ``first``; replaces only one that the demo made."""
+    if fo.dataset_exists(name):
+        if not fo.load_dataset(name).info.get(MARK):
+            raise ValueError(f'FiftyOne has a dataset "{name}" that the demo did not make; rename it and run again')
+        fo.delete_dataset(name)
+    dataset = fo.Dataset(name, persistent=True)
+    dataset.info = {MARK: True, "seed": seed}
+    dataset.save()
+    dataset.add_sample_field(LABELS, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    known, samples = set(first), []
+    for file in sorted(truth.boxes):
+        sample = fo.Sample(filepath=str(images / file))
+        if file in known:
+            boxes = [fo.Detection(label=label, bounding_box=box) for box, label in truth.boxes[file]]
+            sample[LABELS] = fo.Detections(detections=boxes)
+        samples.append(sample)
+    dataset.add_samples(samples)
+    return dataset
+
+
+def _play(
+    dataset: fo.Dataset,
+    strategy: str,
+    config: DemoConfig,
+    truth: Truth,
+    graph: ConceptGraph,
+    concepts: Path,
+    clock: Clock,
+    on_event: OnEvent,
+    say: Callable[[str], None],
+) -> Played:
+    """All rounds of one strategy: train, score, select, export, label, ingest."""
+    played = Played([], [_coverage(dataset, graph)])
+    training = TrainConfig(seed=config.seed)
+    if config.steps is not None:
+        training = replace(training, steps=config.steps)
+    prefix = "" if strategy == "gsal" else "rival entropy: "
+    for number in range(1, config.rounds + 1):
+        place = config.out.resolve() / "rounds" / f"{strategy}_{number}"
+        runs = config.out.resolve() / "runs" / f"{strategy}_{number}"
+        say(f"{strategy}, round {number} of {config.rounds}")
+        with clock.stage(prefix + "train"):
+            detector = gfo.train(
+                dataset,
+                label_field=LABELS,
+                out=place / "detector",
+                config=training,
+                run_dir=runs / "train",
+                on_event=on_event,
+            )
+        with clock.stage(prefix + "score"):
+            gfo.score(
+                dataset,
+                concepts=str(concepts),
+                label_field=LABELS,
+                detector=str(detector),
+                params=GsalParams(strategy=strategy),
+                run_dir=runs / "score",
+                on_event=on_event,
+            )
+        with clock.stage(prefix + "select"):
+            batch = gfo.select(dataset, config.per_round)
+        names = [Path(p).name for p in batch.values("filepath")]
+        if strategy == "gsal":
+            played.rationale.append(gfo.runs.picks(dataset, gfo.runs.select_keys(dataset)[-1]))
+            played.pages.append(_page(number, dataset, batch, truth))
+        with clock.stage(prefix + "export and ingest"):
+            gfo.export(batch, place / "batch")
+            gfo.ingest(dataset, str(label(place / "batch", truth)), label_field=LABELS)
+        played.picks.append(names)
+        played.coverage.append(_coverage(dataset, graph))
+    return played
+
+
+def label(batch: Path, truth: Truth) -> Path:
+    """The simulated labeler: reads an exported batch, writes its true labels as COCO; returns their path."""
+    coco = json.loads((batch / "annotations.json").read_text(encoding="utf-8"))
+    number = {name: i + 1 for i, name in enumerate(sorted({n for b in truth.boxes.values() for _, n in b}))}
+    annotations: list[dict[str, Any]] = []
+    for image in coco["images"]:
+        for (x, y, w, h), name in truth.boxes[Path(image["file_name"]).name]:
+            box = [x * image["width"], y * image["height"], w * image["width"], h * image["height"]]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": number[name],
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": i, "name": n} for n, i in number.items()]
+    path = batch.parent / "labels.json"
+    shards.write_json({"images": coco["images"], "annotations": annotations, "categories": categories}, path)
+    return path
+
+
+def _coverage(dataset: fo.Dataset, graph: ConceptGraph) -> dict[str, int]:
+    return graph.coverage(dataset.count_values(f"{LABELS}.detections.label"))
+
+
+def _page(number: int, dataset: fo.Dataset, batch: fo.DatasetView, truth: Truth) -> RoundPage:
+    """What the report shows of a round, read from the fields that a user sees."""
+    pool = dataset.match(fo.ViewField("gsal_score") != None)  # noqa: E711
+    files, difficulty, rarity = pool.values(["filepath", "gsal_difficulty", "gsal_rarity"])
+    picked = set(batch.values("filepath"))
+    picks = []
+    for sample in batch:
+        found = sample["gsal_proposals"].detections if sample["gsal_proposals"] else []
+        scores = [d["score"] if d["score"] is not None else -np.inf for d in found]
+        labels = truth.boxes[Path(sample.filepath).name]
+        picks.append(
+            PickedImage(
+                filepath=Path(sample.filepath),
+                rank=sample["gsal_rank"],
+                rationale=sample["gsal_rationale"],
+                proposals=[(d.bounding_box, f"{d.label}, difficulty {d['difficulty']:+.1f} sd") for d in found],
+                decisive=int(np.argmax(scores)) if scores else 0,
+                labels=labels,
+                rare=any(name in RARE for _, name in labels),
+            )
+        )
+    return RoundPage(
+        number,
+        picks,
+        np.array(difficulty, dtype=float),
+        np.array(rarity, dtype=float),
+        np.array([f in picked for f in files]),
+        np.array([bool(truth.rare(Path(f).name)) for f in files]),
+    )
+
+
+def _summary(
+    config: DemoConfig,
+    truth: Truth,
+    graph: ConceptGraph,
+    first: list[str],
+    rest: list[str],
+    gsal: Played,
+    entropy: Played,
+    clock: Clock,
+) -> dict[str, Any]:
+    rng = np.random.default_rng((config.seed, 1))
+    draws = [rng.choice(rest, config.per_round * config.rounds, replace=False).tolist() for _ in range(DRAWS)]
+    rounds = []
+    for i in range(config.rounds):
+        so_far = {k: list(chain(*v.picks[: i + 1])) for k, v in (("gsal", gsal), ("entropy", entropy))}
+        random = [sum(truth.rare_in(d[: config.per_round * (i + 1)]).values()) for d in draws]
+        seen = [len(truth.rare_in(d[: config.per_round * (i + 1)])) for d in draws]
+        rounds.append(
+            {
+                "round": i + 1,
+                "picks": [p | {"file": n} for p, n in zip(gsal.rationale[i], gsal.picks[i], strict=True)],
+                "entropy_picks": entropy.picks[i],
+                "rare_instances_so_far": {k: sum(truth.rare_in(v).values()) for k, v in so_far.items()}
+                | {"random": float(np.mean(random))},
+                "rare_classes_so_far": {k: len(truth.rare_in(v)) for k, v in so_far.items()}
+                | {"random": float(np.mean(seen))},
+                "random_range": np.quantile(random, (0.05, 0.95)).tolist(),
+                "coverage": gsal.coverage[i + 1],
+                "entropy_coverage": entropy.coverage[i + 1],
+            }
+        )
+    last = rounds[-1]
+    return {
+        "pool": {"images": config.images, "unlabeled": len(rest), "seed": config.seed},
+        "labeled": len(first),
+        "budget": config.per_round,
+        "random_draws": DRAWS,
+        "rare": {
+            "classes": list(RARE),
+            "instances": sum(truth.rare_in(rest).values()),
+            "images": sum(bool(truth.rare(n)) for n in rest),
+            "labeled_at_start": sum(truth.rare_in(first).values()),
+        },
+        "coverage": {"start": gsal.coverage[0], "levels": {n: graph.level(n) for n in graph.graph}},
+        "rounds": rounds,
+        "totals": {
+            "rare_instances": last["rare_instances_so_far"],
+            "rare_classes": last["rare_classes_so_far"],
+            "labeled_images": len(first) + config.per_round * config.rounds,
+        },
+        "seconds": clock.seconds,
+    }
