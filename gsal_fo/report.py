@@ -59,7 +59,8 @@ def write_report(
     for page in rounds:
         scatter = _section(f"Round {page.number}: where the picks stand", _scatter(page), SCATTER_NOTE)
         cards = "".join(_card(pick) for pick in page.picks)
-        sections += [scatter, f'<h2>Round {page.number}: the picked images</h2><div class="gallery">{cards}</div>']
+        title = f'<h2>Round {page.number}: the picked images</h2><p class="note">{GALLERY_NOTE}</p>'
+        sections += [scatter, f'{title}<div class="gallery">{cards}</div>']
     sections.append(_section("Seconds per stage", _seconds(summary), ""))
     body = "\n".join(sections)
     text = f"""<!doctype html>
@@ -78,6 +79,10 @@ COVERAGE_NOTE = "Labeled boxes per node of the concept graph; an abstract node s
 SCATTER_NOTE = (
     "Each dot is an unlabeled image: difficulty (diffusion) to the right, rarity (concepts) upward, both in standard "
     "deviations. Diamonds hold a rare defect, which the method could not know; filled dots were picked."
+)
+GALLERY_NOTE = (
+    "Orange: the decisive proposal, its crop beside the reason. White: other proposals. "
+    "Green, dashed: the true defects, which only the labeler saw."
 )
 
 
@@ -118,7 +123,8 @@ def _found(summary: Mapping[str, Any]) -> go.Figure:
     names = [f"after round {r['round']}" for r in summary["rounds"]]
     for strategy, color in COLORS.items():
         values = [r["rare_instances_so_far"][strategy] for r in summary["rounds"]]
-        bar = go.Bar(name=NAMES[strategy], x=names, y=values, marker_color=color, text=[f"{v:g}" for v in values])
+        bar = go.Bar(name=NAMES[strategy], x=names, y=values, marker_color=color, text=[f"{v:.3g}" for v in values])
+        bar.update(textposition="inside", insidetextanchor="start")
         if strategy == "random":
             low, high = zip(*(r["random_range"] for r in summary["rounds"]), strict=True)
             up, down = np.subtract(high, values), np.subtract(values, low)
@@ -184,8 +190,8 @@ def _card(pick: PickedImage) -> str:
     badge = '<i class="rare">rare</i>' if pick.rare else ""
     return (
         f'<article><div class="picture"><img alt="picked image {pick.rank}" src="{_inline(image, SIDE)}">'
-        f'<svg viewBox="0 0 1 1" preserveAspectRatio="none">{"".join(boxes)}</svg>{crop}</div>'
-        f"<p>{escape(pick.rationale)}</p><footer>the labeler saw: {escape(labels)} {badge}</footer></article>"
+        f'<svg viewBox="0 0 1 1" preserveAspectRatio="none">{"".join(boxes)}</svg></div>'
+        f"<p>{crop}{escape(pick.rationale)}</p><footer>the labeler saw: {escape(labels)} {badge}</footer></article>"
     )
 
 
@@ -217,7 +223,7 @@ section{background:#fff;border:1px solid #e5e9f2;border-radius:12px;padding:18px
 article{background:#fff;border:1px solid #e5e9f2;border-radius:12px;overflow:hidden;display:flex;flex-direction:column}
 .picture{position:relative;line-height:0}.picture>img:first-child{width:100%}
 .picture svg{position:absolute;inset:0;width:100%;height:100%}
-.picture .crop{position:absolute;right:6px;bottom:6px;max-width:76px;max-height:76px;border:2px solid #e8912d}
+.crop{float:right;margin:2px 0 4px 10px;max-width:84px;max-height:84px;border:2px solid #e8912d;border-radius:4px}
 rect{fill:transparent;vector-effect:non-scaling-stroke;stroke-width:1px;stroke:#ffffff99}
 rect.decisive{stroke:#e8912d;stroke-width:2.5px}rect.truth{stroke:#22c55e;stroke-width:1.5px;stroke-dasharray:4 3}
 article p{margin:10px 12px 4px;font-size:13px}article footer{margin:auto 12px 10px;color:#6b7280;font-size:12.5px}

@@ -153,7 +153,7 @@ def sentences(summary: Mapping[str, Any], out: Path) -> str:
     total, rare = summary["totals"], summary["rare"]
     found, classes = total["rare_instances"], total["rare_classes"]
     lines = [
-        f"{len(summary['rounds'])} rounds of {summary['budget']} images; the pool held {rare['instances']} rare defects:",
+        f"{len(summary['rounds'])} rounds of {summary['budget']} images, {rare['instances']} rare defects in the pool:",
         f"  GSAL     found {found['gsal']:>4}   ({classes['gsal']} of {len(rare['classes'])} rare classes)",
         f"  entropy  found {found['entropy']:>4}   ({classes['entropy']} of {len(rare['classes'])})",
         f"  random   found {found['random']:>4.1f}   (mean of {summary['random_draws']} draws)",
