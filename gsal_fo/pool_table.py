@@ -1,0 +1,246 @@
+"""A run folder's parts as columns over the pool, in the manifest's order: what ranking reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gsal_fo.shards import ShardError, parts
+
+FOREGROUND_FLOOR = (
+    0.05  # a proposal that is background with more certainty than this leaves takes no part in the entropy
+)
+
+
+@dataclass(frozen=True)
+class PoolTable:
+    """Columns of a scored pool: N images that have a result, P proposals, sorted by image.
+
+    (N,): ``ids`` str in manifest order, ``image_error`` and ``image_variance`` float32, ``entropy`` float32 (the
+    detector's: the largest posterior entropy in nats among proposals with foreground probability >= 0.05, 0 where
+    none, NaN without a detector), ``source`` str ("detector" | "field" | "grid" | "whole"). (P,): ``proposal_image``
+    int64 row, ``boxes`` (P, 4) ``xywh_rel``, ``proposal_score``, ``proposal_error``, ``proposal_variance`` float32,
+    ``fine`` int16 index into ``ConceptGraph.fine`` (-1 background, -2 unmatched), ``prob``, ``margin`` float32.
+    ``failed``: id -> reason of the images that have no result.
+    """
+
+    ids: np.ndarray
+    failed: Mapping[str, str]
+    image_error: np.ndarray
+    image_variance: np.ndarray
+    entropy: np.ndarray
+    source: np.ndarray
+    proposal_image: np.ndarray
+    boxes: np.ndarray
+    proposal_score: np.ndarray
+    proposal_error: np.ndarray
+    proposal_variance: np.ndarray
+    fine: np.ndarray
+    prob: np.ndarray
+    margin: np.ndarray
+
+    def first_proposal(self, row: int) -> int:
+        """Position of an image's first proposal; its others follow."""
+        return int(np.searchsorted(self.proposal_image, row))
+
+
+def load_pool(run: Path) -> PoolTable:
+    """Read what the worker left in a run folder. Memory: columns only, about 50 bytes per proposal.
+
+    Raises:
+        ShardError: where the folder is no run folder, mixes two configurations, is not finished, holds an image twice,
+            or its stages disagree on an image's proposals; the message names the image.
+    """
+    run = Path(run)
+    pool = _pool_ids(run)
+    proposals = _read(run, "proposals", pool, ["source"], ["boxes", "scores"], posterior=True)
+    difficulty = _read(
+        run, "difficulty", pool, ["image_error", "image_variance"], ["proposal_error", "proposal_variance"]
+    )
+    assignment = _read(run, "assignment", pool, [], ["fine", "prob", "margin"])
+    stages = {"proposals": proposals, "difficulty": difficulty, "assignment": assignment}
+    failed: dict[int, str] = {}
+    for stage in stages.values():
+        for row, reason in stage.failed.items():
+            failed.setdefault(row, reason)
+    good = np.ones(len(pool), dtype=bool)
+    good[list(failed)] = False
+    for name, stage in stages.items():
+        if (missing := good & (stage.place < 0)).any():
+            raise ShardError(
+                f"{run} is not finished: {missing.sum()} images have no {name} yet, the first is "
+                f"{pool[int(missing.argmax())]}; run the same scoring command again"
+            )
+    rows = np.flatnonzero(good)
+    counts = proposals.counts["scores"][proposals.place[rows]]
+    _check(pool, rows, counts > 0, "has no proposal; score again with another run folder")
+    boxes = proposals.counts["boxes"][proposals.place[rows]]
+    _check(
+        pool, rows, boxes == 4 * counts, "has another number of boxes than of scores; delete proposals and run again"
+    )
+    for name, stage in (("difficulty", difficulty), ("assignment", assignment)):
+        for column, lengths in stage.counts.items():
+            same = lengths[stage.place[rows]] == counts
+            _check(
+                pool, rows, same, f"has another number of {column} than of proposals; delete {run / name} and run again"
+            )
+    names = pool.to_numpy(zero_copy_only=False)
+    return PoolTable(
+        ids=names[rows],
+        failed={str(names[row]): reason for row, reason in sorted(failed.items())},
+        image_error=difficulty.column("image_error", rows),
+        image_variance=difficulty.column("image_variance", rows),
+        entropy=_image_entropy(proposals, rows),
+        source=proposals.column("source", rows),
+        proposal_image=np.repeat(np.arange(len(rows)), counts),
+        boxes=proposals.flat("boxes", rows).reshape(-1, 4),
+        proposal_score=proposals.flat("scores", rows),
+        proposal_error=difficulty.flat("proposal_error", rows),
+        proposal_variance=difficulty.flat("proposal_variance", rows),
+        fine=assignment.flat("fine", rows),
+        prob=assignment.flat("prob", rows),
+        margin=assignment.flat("margin", rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage's columns in part order. ``place`` (pool,): where each pool image is in them, -1 nowhere."""
+
+    place: np.ndarray
+    failed: dict[int, str]
+    columns: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return self.columns[name][self.place[rows]]
+
+    def flat(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """The lists of these pool rows, one after the other."""
+        counts = self.counts[name]
+        starts = np.cumsum(counts) - counts
+        place = self.place[rows]
+        ends = np.cumsum(counts[place])
+        shift = starts[place] - (ends - counts[place])
+        return self.values[name][np.repeat(shift, counts[place]) + np.arange(ends[-1] if len(ends) else 0)]
+
+
+def _pool_ids(run: Path) -> pa.Array:
+    path = run / "manifest.parquet"
+    try:
+        manifest = pq.read_table(path, columns=["id", "role"])
+    except FileNotFoundError:
+        raise ShardError(f"{path} is missing: {run} is not a GSAL run folder") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ShardError(f"{path} is not a readable Parquet file ({error}); score again") from error
+    ids = manifest["id"].filter(pc.equal(manifest["role"], "pool")).combine_chunks()
+    if len(pc.unique(ids)) < len(ids):
+        counts = pc.value_counts(ids)
+        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        raise ShardError(f"{path} holds image {twice[0]} twice; score again")
+    return ids
+
+
+def _read(
+    run: Path, stage: str, pool: pa.Array, scalars: list[str], lists: list[str], *, posterior: bool = False
+) -> _Stage:
+    """Columns of a stage, part by part; posteriors become one entropy per image at once, because they are wide."""
+    place = np.full(len(pool), -1, dtype=np.int64)
+    failed: dict[int, str] = {}
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in [*scalars, *lists, "entropy"]}
+    counts: dict[str, list[np.ndarray]] = {name: [] for name in lists}
+    total = 0
+    for path in parts(run, stage):
+        names = ["id", "error", *scalars, *lists, *(["posterior"] if posterior else [])]
+        table = pq.read_table(path, columns=names)
+        where = pc.index_in(table["id"], value_set=pool)
+        bad = pc.and_(pc.is_valid(where), pc.not_equal(pc.fill_null(table["error"], ""), ""))
+        for row, reason in zip(where.filter(bad).to_pylist(), table["error"].filter(bad).to_pylist(), strict=True):
+            failed[row] = reason
+        keep = pc.and_(pc.is_valid(where), pc.invert(bad))
+        table, at = table.filter(keep), where.filter(keep).to_numpy()
+        if not len(at):
+            continue
+        repeated = place[at] >= 0
+        if repeated.any() or len(np.unique(at)) < len(at):
+            order = np.sort(at)
+            row = at[repeated][0] if repeated.any() else order[1:][order[1:] == order[:-1]][0]
+            raise ShardError(f"{path.parent} holds image {pool[int(row)]} twice; delete {path.parent} and run again")
+        place[at] = total + np.arange(len(at))
+        total += len(at)
+        for name in scalars:
+            pieces[name].append(table[name].to_numpy())
+        for name in lists:
+            counts[name].append(_lengths(table[name]))
+            pieces[name].append(_flat(table[name]))
+        if posterior:
+            pieces["entropy"].append(
+                entropies(_flat(table["posterior"]), _lengths(table["posterior"]), counts["scores"][-1])
+            )
+
+    def joined(found: list[np.ndarray], empty: type = np.float32) -> np.ndarray:
+        return np.concatenate(found) if found else np.empty(0, dtype=empty)
+
+    return _Stage(
+        place=place,
+        failed=failed,
+        columns={name: joined(pieces[name]) for name in [*scalars, "entropy"]},
+        counts={name: joined(counts[name], np.int64) for name in lists},
+        values={name: joined(pieces[name], np.int16 if name == "fine" else np.float32) for name in lists},
+    )
+
+
+def _lengths(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.list_flatten(column).to_numpy()
+
+
+def _check(pool: pa.Array, rows: np.ndarray, fine: np.ndarray, problem: str) -> None:
+    if not fine.all():
+        raise ShardError(f"image {pool[int(rows[int(np.argmin(fine))])]} {problem}")
+
+
+def entropies(posterior: np.ndarray, lengths: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Detector entropy (n,) float32 of images in nats.
+
+    Args:
+        posterior: all images' flattened posteriors, one after the other, background first in each.
+        lengths: numbers of each image (n,); 0 where no detector spoke, then the result is NaN.
+        boxes: proposals of each image (n,).
+    """
+    out = np.full(len(lengths), np.nan, dtype=np.float32)
+    ends = np.cumsum(lengths)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    width = np.divide(lengths, boxes, out=np.zeros(len(lengths)), where=boxes > 0)
+    for columns in np.unique(width[lengths > 0]):
+        if columns != int(columns):
+            row = int(np.flatnonzero(width == columns)[0])
+            raise ShardError(
+                f"a posterior of {lengths[row]} numbers does not fit {boxes[row]} proposals; delete proposals"
+            )
+        images = np.flatnonzero((width == columns) & (lengths > 0))
+        p = posterior[np.isin(owners, images)] if len(images) < len(lengths) else posterior[: ends[-1]]
+        p = p.reshape(-1, int(columns)).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            h = -np.where(p > 0, p * np.log(p), 0).sum(1)
+        h = np.where(1 - p[:, 0] >= FOREGROUND_FLOOR, h, 0)
+        starts = np.cumsum(boxes[images]) - boxes[images]
+        out[images] = np.maximum.reduceat(h, starts)
+    return out
+
+
+def _image_entropy(proposals: _Stage, rows: np.ndarray) -> np.ndarray:
+    """0 for the images in which a detector found nothing; NaN all over where none ran."""
+    entropy = proposals.column("entropy", rows)
+    if np.isfinite(entropy).any():
+        nothing = np.isnan(entropy) & (proposals.column("source", rows) == "whole")
+        entropy = np.where(nothing, np.float32(0), entropy)
+    return entropy

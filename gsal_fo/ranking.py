@@ -1,0 +1,253 @@
+"""The selection stage: stored statistics, the labels of today and the constants in; a ranking with its reasons out.
+
+NumPy only. A rerun with other labels or constants costs seconds and no model call.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gsal_fo.acquisition import Difficulty, Scores, best_first, difficulty, fuse
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.config import GsalParams
+from gsal_fo.picking import check_budget, entropy_scores, greedy, quotas, random_scores
+from gsal_fo.pool_table import PoolTable, load_pool
+from gsal_fo.rationale import concept_facts, sentence
+
+__all__ = ["PoolTable", "Ranking", "load_pool", "pick", "rank"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A ranked pool. Rows and positions are those of ``table``.
+
+    ``labels``: label counts that coverage was made from; ``coverage``, ``thresholds`` (tau per level) and ``rare`` as
+    in ``ConceptGraph``; ``bonus`` (P,) rarity bonus of each proposal; ``kept`` (N,) bool, the images that took part;
+    ``scores`` as ``gsal_scores`` returns them, NaN for images that took no part. Under the baselines "entropy" and
+    "random" ``scores.score`` is the entropy (nats) or the draw in [0, 1), and the rest is GSAL's.
+    """
+
+    table: PoolTable
+    graph: ConceptGraph
+    params: GsalParams
+    labels: Mapping[str, int]
+    coverage: Mapping[str, int]
+    thresholds: Mapping[str, int]
+    rare: Mapping[str, bool]
+    bonus: np.ndarray
+    kept: np.ndarray
+    scores: Scores
+    hard: Difficulty
+
+    @property
+    def order(self) -> np.ndarray:
+        """Rows best first, without the unranked."""
+        return self.scores.order
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """(N,) int64: 1 for the best, 0 for an image without a rank."""
+        out = np.zeros(len(self.table.ids), dtype=np.int64)
+        out[self.order] = np.arange(1, len(self.order) + 1)
+        return out
+
+    @cached_property
+    def unranked(self) -> dict[str, str]:
+        """id -> reason of every image that was asked for and cannot be ranked, failed ones first."""
+        rows = [int(row) for row in self.scores.unranked if self.kept[row]]
+        return {**self.table.failed, **{str(self.table.ids[row]): self._reason(row) for row in rows}}
+
+    def facts(self, row: int) -> dict[str, Any]:
+        """Why this row has its rank: plain values for JSON, None where there is no number. Source: METHOD.md section 6.
+
+        ``id``, ``rank`` (None when unranked, then ``reason``), ``ranked`` (how many are), ``score``, ``strategy``,
+        ``seed``, ``entropy``, ``difficulty_sd`` Z(G), ``rarity_sd`` Z(S), ``local_sd`` Z(L), ``image_sd`` Z(D); of the
+        decisive
+        proposal: ``proposal`` (1 is the image's first), ``box`` xywh_rel, ``source``, ``detector_score``,
+            ``proposal_sd``
+        Z(d), ``bonus``, ``prob``, ``margin``, and what ``rationale.concept_facts`` says of its concept.
+        """
+        table, scores, params = self.table, self.scores, self.params
+        facts: dict[str, Any] = {
+            "id": str(table.ids[row]),
+            "rank": int(self.rank[row]) or None,
+            "ranked": len(self.order),
+            "score": _number(scores.score[row]),
+            "strategy": params.strategy,
+            "seed": params.seed,
+            "entropy": _number(table.entropy[row]),
+            "difficulty_sd": _number(scores.difficulty[row]),
+            "rarity_sd": _number(scores.rarity[row]),
+            "local_sd": _number(scores.local[row]),
+            "image_sd": _number(scores.image[row]),
+            "source": str(table.source[row]),
+            "rarity_rule": params.rarity,
+            "uses_rarity": params.strategy not in ("diffusion_only", "no_rarity"),
+        }
+        position = int(scores.decisive[row])
+        if facts["rank"] is None or position < 0:
+            return {**facts, "rank": None, "reason": self._reason(row)}
+        return {
+            **facts,
+            "proposal": position - table.first_proposal(row) + 1,
+            "box": [float(v) for v in table.boxes[position]],
+            "detector_score": _number(table.proposal_score[position]),
+            "proposal_sd": _number(scores.proposal[position]),
+            "bonus": float(self.bonus[position]),
+            "prob": _number(table.prob[position]),
+            "margin": _number(table.margin[position]),
+            **self.concept(int(table.fine[position])),
+        }
+
+    def sentence(self, row: int) -> str:
+        """The facts of a row as one English sentence."""
+        return sentence(self.facts(row))
+
+    def concept(self, fine: int) -> dict[str, Any]:
+        """``rationale.concept_facts`` of an assigned index, worked out once per index."""
+        if fine not in self._concepts:
+            self._concepts[fine] = concept_facts(fine, self.graph, self.coverage, self.thresholds, self.params)
+        return self._concepts[fine]
+
+    @cached_property
+    def _concepts(self) -> dict[int, dict[str, Any]]:
+        return {}
+
+    def _reason(self, row: int) -> str:
+        table = self.table
+        if not self.kept[row]:
+            return "it took no part in this ranking"
+        if not (np.isfinite(table.image_error[row]) and np.isfinite(table.image_variance[row])):
+            return "the difficulty of the image is not finite"
+        if row in self.scores.unranked:
+            return "no proposal has a finite difficulty"
+        return "the detector gave it no class posterior"
+
+
+def rank(
+    table: PoolTable,
+    graph: ConceptGraph,
+    labels: Mapping[str, int],
+    params: GsalParams | None = None,
+    *,
+    keep: np.ndarray | None = None,
+) -> Ranking:
+    """Rank a scored pool with the labels that exist now.
+
+    Args:
+        table: what ``load_pool`` read.
+        graph: the graph that the pool was scored with.
+        labels: labeled instances per label; those outside the graph are ignored, so count them by CLIP first (METHOD.md
+            section 1).
+        params: constants, switches, strategy.
+        keep: (N,) bool, the images still in the pool; means and standard deviations are taken over them alone.
+
+    Raises:
+        ValueError: if ``keep`` does not fit the table, the table's concepts do not fit the graph, or the strategy is
+            "entropy" and no detector ran.
+    """
+    params = params or GsalParams()
+    n = len(table.ids)
+    kept = np.ones(n, dtype=bool) if keep is None else np.asarray(keep)
+    if kept.shape != (n,) or kept.dtype != np.bool_:
+        raise ValueError(f"keep must be ({n},) bool, one per image of the pool table; got {kept.shape} {kept.dtype}")
+    if len(table.fine) and not -2 <= table.fine.min() <= table.fine.max() < len(graph.fine):
+        raise ValueError(
+            f"the run assigned concept {table.fine.max()}, and the graph {graph.name} has {len(graph.fine)} fine "
+            "nodes; rank with the graph that the run was scored with"
+        )
+    coverage = graph.coverage(labels)
+    finite = np.isfinite(table.proposal_error) & np.isfinite(table.proposal_variance)
+    bonus = np.where(finite, bonus_table(graph, coverage, params)[table.fine], 0.0)
+    hard = _difficulty_of(table, graph, params, kept)
+    scores = fuse(hard, bonus, params, ids=table.ids)
+    if params.strategy in ("entropy", "random"):
+        score = (
+            random_scores(table.ids, hard.rows, params.seed)
+            if params.strategy == "random"
+            else entropy_scores(table.entropy, hard.rows)
+        )
+        scores = replace(scores, score=score, order=best_first(score, table.ids))
+    return Ranking(
+        table=table,
+        graph=graph,
+        params=params,
+        labels=dict(labels),
+        coverage=coverage,
+        thresholds=graph.thresholds(coverage, params),
+        rare=graph.rare(coverage, params),
+        bonus=bonus,
+        kept=kept,
+        scores=scores,
+        hard=hard,
+    )
+
+
+def pick(ranking: Ranking, budget: int) -> list[int]:
+    """Rows of the next batch in the order picked; ties go to the smallest id.
+
+    ``params.strategy="no_rarity"`` fills uniform quotas over the decisive proposals' concepts;
+    ``params.batch="greedy"`` re-counts coverage after each pick, where the strategy reads coverage; all else takes the
+    top of the ranking.
+
+    Raises ValueError if the budget is not in [1, images that can be ranked].
+    """
+    params, table = ranking.params, ranking.table
+    budget = check_budget(budget, len(ranking.order))
+    if params.strategy == "no_rarity":
+        concept = np.where(ranking.scores.decisive >= 0, table.fine[ranking.scores.decisive], -1)
+        return quotas(ranking.order, concept)[:budget].tolist()
+    reads_coverage = params.strategy in ("gsal", "symbolic_only", "image_only", "proposal_only")
+    if params.batch == "static" or not reads_coverage:
+        return ranking.order[:budget].tolist()
+
+    def bonus_of(added: Mapping[int, int]) -> np.ndarray:
+        names = ranking.graph.fine
+        labels = {name: ranking.labels.get(name, 0) + added.get(i, 0) for i, name in enumerate(names)}
+        return bonus_table(ranking.graph, ranking.graph.coverage(labels), params)
+
+    return greedy(budget, ranking.hard, bonus_of, table.fine, table.proposal_image, params, table.ids).tolist()
+
+
+def bonus_table(graph: ConceptGraph, coverage: Mapping[str, int], params: GsalParams) -> np.ndarray:
+    """Bonus by assigned index (F + 2,): the fine nodes, then unmatched (index -2) and background (index -1, always
+    0)."""
+    bonus = graph.bonus(coverage, params)
+    return np.array([*(bonus[name] for name in graph.fine), float(params.unmatched == "rare"), 0.0])
+
+
+def _difficulty_of(table: PoolTable, graph: ConceptGraph, params: GsalParams, kept: np.ndarray) -> Difficulty:
+    """``difficulty`` over the kept images alone, its rows and positions put back into those of the table."""
+    rows, positions = np.flatnonzero(kept), np.flatnonzero(kept[table.proposal_image])
+    families = sorted({graph.coarse_of(name) for name in graph.fine})
+    family = np.array([*(families.index(graph.coarse_of(name)) for name in graph.fine), -1, -1])[table.fine]
+    owner = (np.cumsum(kept) - 1)[table.proposal_image[positions]]
+    part = difficulty(
+        table.image_error[rows],
+        table.image_variance[rows],
+        owner,
+        table.proposal_error[positions],
+        table.proposal_variance[positions],
+        params,
+        image_group=_majority(owner, family[positions], len(rows), len(families)),
+        proposal_group=family[positions],
+    )
+    image, proposal = np.full(len(table.ids), np.nan), np.full(len(table.fine), np.nan)
+    image[rows], proposal[positions] = part.image, part.proposal
+    return Difficulty(
+        image=image, proposal=proposal, used=positions[part.used], rows=rows[part.rows], starts=part.starts
+    )
+
+
+def _majority(owner: np.ndarray, group: np.ndarray, n: int, groups: int) -> np.ndarray:
+    """(n,) the group that most proposals of each image are of, the first in a tie; -1 where none has one."""
+    known = group >= 0
+    votes = np.bincount(owner[known] * groups + group[known], minlength=n * groups).reshape(n, groups)
+    return np.where(votes.any(1), votes.argmax(1), -1)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
