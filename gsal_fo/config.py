@@ -33,7 +33,7 @@ NOISE = ("shared", "per_sample")
 REDUCE = ("mean", "max", "topk")
 REGIONS = ("crops", "maps")
 ASSIGN = ("clip", "prototypes", "detector")
-PROPOSALS = ("objectness", "detections")
+PROPOSALS = ("detections", "objectness")
 ARCHITECTURES = ("small", "mobilenet_v3_320", "r50_fpn")
 
 
@@ -107,7 +107,7 @@ class DetectorConfig:
     manifest's own boxes are the proposals, or, where it has none, a grid of windows (cold start)."""
 
     checkpoint: str | None = None
-    proposals: str = "objectness"
+    proposals: str = "detections"
     max_proposals: int = 10
     nms_iou: float = 0.5
     score_floor: float = 0.05

@@ -160,7 +160,11 @@ def chunk_loader(dataset: RowChunks, *, workers: int) -> DataLoader:
     """A loader whose batches are the dataset's chunks. Workers are spawned: a fork would copy locks of running
     threads."""
     more: dict[str, Any] = {"multiprocessing_context": "spawn", "prefetch_factor": 2} if workers else {}
-    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers, **more)
+    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers, collate_fn=_as_it_is, **more)
+
+
+def _as_it_is(chunk: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return chunk
 
 
 def groups(items: Iterable[tuple[Any, Tensor]], size: int) -> Iterator[tuple[list[Any], Tensor]]:

@@ -44,6 +44,9 @@ class EncoderPyramid(nn.Module):
         self.names = [by_stride[s][0] for s in SMALL_STRIDES]
         self.fpn = FeaturePyramidNetwork([by_stride[s][1] for s in SMALL_STRIDES], channels)
         self.out_channels = channels
+        # Stored with the weights: how the encoder's inputs are scaled depends on where its weights came from.
+        self.register_buffer("mean", encoder.mean.clone())
+        self.register_buffer("std", encoder.std.clone())
 
     def train(self, mode: bool = True) -> "EncoderPyramid":
         """Train the pyramid only: the encoder's batch statistics stay as they are."""
@@ -53,6 +56,7 @@ class EncoderPyramid(nn.Module):
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
         with torch.no_grad():
+            self.encoder.mean, self.encoder.std = self.mean, self.std
             maps = self.encoder.maps(x)
         return self.fpn(OrderedDict((str(i), maps[name]) for i, name in enumerate(self.names)))
 
@@ -152,7 +156,6 @@ def propose(model: FasterRCNN, images: list[Tensor], config: DetectorConfig) -> 
         ``proposals="objectness"`` ranks the region proposal network's boxes (class-agnostic: it can see what has no
         label yet); "detections" ranks the classified, refined boxes of ``torchvision``'s own post-processing.
     """
-    sizes = [tuple(image.shape[-2:]) for image in images]
     batch, _ = model.transform(images)
     features = model.backbone(batch.tensors)
     features = OrderedDict([("0", features)]) if isinstance(features, Tensor) else features
@@ -165,11 +168,11 @@ def propose(model: FasterRCNN, images: list[Tensor], config: DetectorConfig) -> 
     refined = heads.box_coder.decode(deltas, boxes)  # (sum n, C + 1, 4)
     counts = [len(b) for b in boxes]
     out = []
-    for (rpn_boxes, objectness), posterior, fine_boxes, size, _ in zip(
-        found, posteriors.split(counts), refined.split(counts), batch.image_sizes, sizes, strict=True
+    for (_, objectness), posterior, fine_boxes, size in zip(
+        found, posteriors.split(counts), refined.split(counts), batch.image_sizes, strict=True
     ):
         if config.proposals == "objectness":
-            kept = _by_objectness(rpn_boxes, objectness, posterior, config)
+            kept = _by_objectness(fine_boxes, objectness, posterior, size, config)
         else:
             kept = _by_detection(fine_boxes, posterior, size, heads, config)
         scale = kept["boxes"].new_tensor([size[1], size[0], size[1], size[0]])
@@ -189,8 +192,14 @@ def _objects(model: FasterRCNN, images: Any, features: "OrderedDict[str, Tensor]
     return list(zip(boxes, scores, strict=True))
 
 
-def _by_objectness(boxes: Tensor, scores: Tensor, posterior: Tensor, config: DetectorConfig) -> dict[str, Tensor]:
-    good = (scores >= config.score_floor) & torch.isfinite(posterior).all(1)
+def _by_objectness(
+    boxes: Tensor, scores: Tensor, posterior: Tensor, size: tuple[int, int], config: DetectorConfig
+) -> dict[str, Tensor]:
+    # The box head's refinement for the likeliest class: few labels teach the network where better than what.
+    best = posterior[:, 1:].argmax(1) + 1
+    boxes = clip_boxes_to_image(boxes[torch.arange(len(boxes)), best], size)
+    wide = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_BOX_PX).all(1)
+    good = wide & (scores >= config.score_floor) & torch.isfinite(posterior).all(1)
     boxes, scores, posterior = boxes[good], scores[good], posterior[good]
     keep = nms(boxes, scores, config.nms_iou)[: config.max_proposals]
     return {"boxes": boxes[keep], "scores": scores[keep], "posterior": posterior[keep]}

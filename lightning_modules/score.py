@@ -179,17 +179,13 @@ def embed(run: Run, graph: ConceptGraph) -> Any:
     config = run.config.concepts
     clip = load_clip(config.clip, config.pretrained) if config.assign == "clip" else None
     encoder = clip if clip is not None else load_encoder(config.encoder or "embedded")
-    size = clip.input_size if clip is not None else EMBED_SIZE
     labeled = labeled_to_embed(run.manifest, graph, config.assign)
     mark = digest(_no_batch(config), encoder.digest)
     files = [*shards.parts(run.folder, "proposals"), run.manifest]
     module = CropEmbedder(encoder, batch_size=config.batch_size)
-    loader = CropLoader(size=size, pad=config.pad)
+    loader = CropLoader(size=encoder.input_size, pad=config.pad)
     run.predict("concepts", "concepts", module, loader, files, digest=mark, wanted=NeedsEmbedding(labeled))
     return clip
-
-
-EMBED_SIZE = 96  # pixels of a crop for an encoder that takes any size
 
 
 def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
