@@ -167,21 +167,12 @@ def fuse(
     if len(_floats(proposal_bonus)) != count:
         raise ValueError(f"proposal_bonus must be ({count},), one per proposal; got {np.shape(proposal_bonus)}")
     used, rows, starts = hard.used, hard.rows, hard.starts
-    gamma, lam, eta = _weights(params)
-    b = _floats(proposal_bonus)[used]
-    raw = hard.proposal[used] + gamma * z_score(b)
-    u = np.clip(raw, -CLIP_SD, CLIP_SD) + CLIP_SD
-    sizes = np.diff(starts, append=len(used))
-    local = _spread(power_mean(u, starts, params.p), rows, n)
-    s = np.maximum.reduceat(b, starts) if params.image_rarity == "max" else _sum(b, starts) / sizes
-    rarity, local = z_score(_spread(s, rows, n)), z_score(local)
-    g = z_score(eta * local + (1 - eta) * hard.image)
-    score = rarity if params.strategy == "symbolic_only" else g + lam * rarity
+    raw, local, rarity, g, score = _combine(hard, _floats(proposal_bonus)[used], params)
     # The argmax before clipping is an argmax after it too, and tells apart the proposals that the clip makes equal.
     decisive = np.full(n, -1, dtype=np.int64)
-    decisive[rows] = used[_first_argmax(raw, starts, sizes)]
+    decisive[rows] = used[_first_argmax(raw, starts)]
     value = np.full(count, np.nan)
-    value[used] = u
+    value[used] = _shifted(raw)
     return Scores(
         score=score,
         difficulty=g,
@@ -192,9 +183,34 @@ def fuse(
         order=best_first(score, ids),
         proposal=hard.proposal,
         value=value,
-        unranked=np.setdiff1d(np.arange(n), rows, assume_unique=True),
-        left_out=np.setdiff1d(np.arange(count), used, assume_unique=True),
+        unranked=np.flatnonzero(decisive < 0),
+        left_out=np.flatnonzero(np.isnan(value)),
     )
+
+
+def fused_score(hard: Difficulty, proposal_bonus: np.ndarray, params: GsalParams) -> np.ndarray:
+    """A (N,) alone, for a loop that asks many times: the ``score`` of ``fuse``."""
+    return _combine(hard, _floats(proposal_bonus)[hard.used], params)[-1]
+
+
+def _combine(hard: Difficulty, b: np.ndarray, params: GsalParams) -> tuple[np.ndarray, ...]:
+    """Of the proposals in use, with bonus ``b``: u before clip and shift; Z(L), Z(S), Z(G) and A of all images."""
+    n, starts = len(hard.image), hard.starts
+    gamma, lam, eta = _weights(params)
+    raw = hard.proposal[hard.used] + gamma * z_score(b)
+    local = z_score(_spread(power_mean(_shifted(raw), starts, params.p), hard.rows, n))
+    if params.image_rarity == "max":
+        s = np.maximum.reduceat(b, starts) if len(starts) else b
+    else:
+        s = _sum(b, starts) / np.diff(starts, append=len(b))
+    rarity = z_score(_spread(s, hard.rows, n))
+    g = z_score(eta * local + (1 - eta) * hard.image)
+    score = rarity if params.strategy == "symbolic_only" else g + lam * rarity
+    return raw, local, rarity, g, score
+
+
+def _shifted(raw: np.ndarray) -> np.ndarray:
+    return np.clip(raw, -CLIP_SD, CLIP_SD) + CLIP_SD
 
 
 def power_mean(values: np.ndarray, starts: np.ndarray, p: float) -> np.ndarray:
@@ -254,9 +270,9 @@ def _sum(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, starts) if len(starts) else np.empty(0)
 
 
-def _first_argmax(values: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def _first_argmax(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Position of the first maximum of each run."""
     if not len(starts):
         return np.empty(0, dtype=np.int64)
-    top = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, starts), sizes))
+    top = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, starts), np.diff(starts, append=len(values))))
     return top[np.searchsorted(top, starts)]

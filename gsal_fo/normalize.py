@@ -19,12 +19,12 @@ def z_score(values: np.ndarray) -> np.ndarray:
     """
     s = np.asarray(values, dtype=np.float64)
     good = np.isfinite(s)
-    out = np.full(s.shape, np.nan)
     if not good.any():
-        return out
-    mean, std = moments(s[good])
-    out[good] = 0.0 if std < FLAT else (s[good] - mean) / (std + EPSILON)
-    return out
+        return np.full(s.shape, np.nan)
+    mean, std = moments(s if good.all() else s[good])
+    if std < FLAT:
+        return np.where(good, 0.0, np.nan)
+    return (np.where(good, s, np.nan) - mean) / (std + EPSILON)
 
 
 def moments(values: np.ndarray) -> tuple[float, float]:

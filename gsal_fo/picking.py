@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from gsal_fo.acquisition import Difficulty, fuse
+from gsal_fo.acquisition import Difficulty, fused_score
 from gsal_fo.config import GsalParams
 
 
@@ -76,7 +76,7 @@ def greedy(
         latest = bonus_of(added)
         if table is None or not np.array_equal(latest, table):  # often a pick makes no node less rare: nothing to redo
             table = latest
-            score = fuse(hard, table[fine], params).score
+            score = fused_score(hard, table[fine], params)
         left = np.where(taken, np.nan, score)
         best = np.flatnonzero(left == np.nanmax(left))
         picks[i] = min(best.tolist(), key=lambda row: str(ids[row]))

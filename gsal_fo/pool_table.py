@@ -150,38 +150,38 @@ def _read(
     run: Path, stage: str, pool: pa.Array, scalars: list[str], lists: list[str], *, posterior: bool = False
 ) -> _Stage:
     """Columns of a stage, part by part; posteriors become one entropy per image at once, because they are wide."""
-    place = np.full(len(pool), -1, dtype=np.int64)
-    failed: dict[int, str] = {}
+    ids, failed_ids, reasons = [], [], []
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in [*scalars, *lists, "entropy"]}
     counts: dict[str, list[np.ndarray]] = {name: [] for name in lists}
-    total = 0
     for path in parts(run, stage):
         names = ["id", "error", *scalars, *lists, *(["posterior"] if posterior else [])]
         table = pq.read_table(path, columns=names)
-        where = pc.index_in(table["id"], value_set=pool)
-        bad = pc.and_(pc.is_valid(where), pc.not_equal(pc.fill_null(table["error"], ""), ""))
-        for row, reason in zip(where.filter(bad).to_pylist(), table["error"].filter(bad).to_pylist(), strict=True):
-            failed[row] = reason
-        keep = pc.and_(pc.is_valid(where), pc.invert(bad))
-        table, at = table.filter(keep), where.filter(keep).to_numpy()
-        if not len(at):
+        bad = pc.not_equal(pc.fill_null(table["error"], ""), "")
+        failed_ids += table["id"].filter(bad).to_pylist()
+        reasons += table["error"].filter(bad).to_pylist()
+        table = table.filter(pc.invert(bad))
+        if not table.num_rows:
             continue
-        repeated = place[at] >= 0
-        if repeated.any() or len(np.unique(at)) < len(at):
-            order = np.sort(at)
-            row = at[repeated][0] if repeated.any() else order[1:][order[1:] == order[:-1]][0]
-            raise ShardError(f"{path.parent} holds image {pool[int(row)]} twice; delete {path.parent} and run again")
-        place[at] = total + np.arange(len(at))
-        total += len(at)
+        ids.append(table["id"].combine_chunks())
         for name in scalars:
             pieces[name].append(table[name].to_numpy())
         for name in lists:
             counts[name].append(_lengths(table[name]))
             pieces[name].append(_flat(table[name]))
         if posterior:
-            pieces["entropy"].append(
-                entropies(_flat(table["posterior"]), _lengths(table["posterior"]), counts["scores"][-1])
-            )
+            boxes = counts["scores"][-1]
+            pieces["entropy"].append(entropies(_flat(table["posterior"]), _lengths(table["posterior"]), boxes))
+    # One look-up for all parts: it hashes the whole pool. Images outside the pool (labeled ones) get no place.
+    place, failed = np.full(len(pool), -1, dtype=np.int64), {}
+    where = pc.index_in(pa.concat_arrays([*ids, pa.array(failed_ids, pa.string())]), value_set=pool)
+    known, at = pc.is_valid(where).to_numpy(zero_copy_only=False), pc.fill_null(where, 0).to_numpy()
+    if len(twice := np.flatnonzero(np.bincount(at[known], minlength=1) > 1)):
+        raise ShardError(f"{run / stage} holds image {pool[int(twice[0])]} twice; delete that folder and run again")
+    good = len(at) - len(failed_ids)
+    place[at[:good][known[:good]]] = np.flatnonzero(known[:good])
+    failed = {
+        int(row): reason for row, is_known, reason in zip(at[good:], known[good:], reasons, strict=True) if is_known
+    }
 
     def joined(found: list[np.ndarray], empty: type = np.float32) -> np.ndarray:
         return np.concatenate(found) if found else np.empty(0, dtype=empty)
