@@ -16,6 +16,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--images", type=int, default=480, help="size of the pool (default %(default)s)")
     demo.add_argument("--budget", type=int, help="images per round (default: 5 %% of the pool)")
+    demo.add_argument("--rounds", type=int, default=2, help="default %(default)s")
     demo.add_argument("--steps", type=int, help="training steps of the detector (default: its own)")
     demo.add_argument("--port", type=int, default=5151, help="port of the App (default %(default)s)")
     demo.set_defaults(run=run)
@@ -24,7 +25,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     from gsal_fo.fo.demo import DemoConfig, open_app, run_demo, sentences
 
-    config = DemoConfig(out=args.out, seed=args.seed, images=args.images, budget=args.budget, steps=args.steps)
+    names = ("out", "seed", "images", "budget", "rounds", "steps")
+    config = DemoConfig(**{name: getattr(args, name) for name in names})
     with Bars() as bars:
         summary = run_demo(config, on_event=bars, say=bars.say)
     return Result(summary, sentences(summary, args.out), then=None if args.no_app else lambda: open_app(args.port))

@@ -1,10 +1,8 @@
 """The demo: two rounds on a synthetic pool through the doors that a user has, against entropy and random."""
 
-import json
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -16,19 +14,16 @@ import numpy as np
 
 import gsal_fo.fo as gfo
 from gsal_fo import shards
-from gsal_fo.boxes import xywh_px_to_xywh_rel
 from gsal_fo.concepts import ConceptGraph
 from gsal_fo.config import GsalParams, TrainConfig
+from gsal_fo.fo.simulation import LABELS, MARK, Truth, import_pool, label
 from gsal_fo.report import PickedImage, RoundPage, write_report
 from gsal_fo.synthetic import RARE, make_pool
 
 DATASET = "gsal-demo"
-MARK = "gsal_demo"  # in dataset.info, and as a file in the output folder: what the demo made and may replace
 OURS = ("pool", "runs", "rounds")  # folders in the output folder
-LABELS = "ground_truth"
 DRAWS = 100
 OnEvent = Callable[[dict[str, Any]], None]
-Box = tuple[list[float], str]  # xywh_rel, class
 
 
 @dataclass(frozen=True)
@@ -59,34 +54,6 @@ class DemoConfig:
     def per_round(self) -> int:
         """Images labeled per round."""
         return self.budget if self.budget is not None else max(2, round(0.05 * self.images))
-
-
-@dataclass
-class Truth:
-    """The labeler's knowledge: per file name its boxes; and which names hold a rare class, with how many instances."""
-
-    boxes: dict[str, list[Box]]
-
-    @classmethod
-    def load(cls, path: Path) -> "Truth":
-        """Read COCO ground truth."""
-        coco = json.loads(path.read_text(encoding="utf-8"))
-        names = {c["id"]: c["name"] for c in coco["categories"]}
-        images = {i["id"]: i for i in coco["images"]}
-        boxes: dict[str, list[Box]] = {i["file_name"]: [] for i in coco["images"]}
-        for a in coco["annotations"]:
-            image = images[a["image_id"]]
-            box = xywh_px_to_xywh_rel(a["bbox"], image["width"], image["height"])[0].tolist()
-            boxes[image["file_name"]].append((box, names[a["category_id"]]))
-        return cls(boxes)
-
-    def rare(self, name: str) -> Counter[str]:
-        """Instances of each rare class in an image."""
-        return Counter(label for _, label in self.boxes[name] if label in RARE)
-
-    def rare_in(self, names: Sequence[str]) -> Counter[str]:
-        """Instances of each rare class in several images."""
-        return sum((self.rare(n) for n in names), Counter())
 
 
 @dataclass
@@ -121,7 +88,7 @@ def run_demo(config: DemoConfig, *, on_event: OnEvent, say: Callable[[str], None
     say(f"making {config.images} synthetic CT slices in {out / 'pool'}")
     with clock.stage("make the pool"):
         pool = make_pool(out / "pool", images=config.images, seed=config.seed)
-    truth, graph = Truth.load(pool.truth), ConceptGraph.load(pool.concepts)
+    truth, graph = Truth.load(pool.truth, rare=RARE), ConceptGraph.load(pool.concepts)
     names = sorted(truth.boxes)
     rng = np.random.default_rng(config.seed)
     first = sorted(rng.choice(names, config.start, replace=False).tolist())
@@ -131,11 +98,11 @@ def run_demo(config: DemoConfig, *, on_event: OnEvent, say: Callable[[str], None
         return _play(dataset, strategy, config, truth, graph, pool.concepts, clock, on_event, say)
 
     with clock.stage("import into FiftyOne"):
-        dataset = _dataset(DATASET, pool.root / "images", truth, first, seed=config.seed)
+        dataset = import_pool(DATASET, pool.root / "images", truth, first, seed=config.seed)
     gsal = play(dataset, "gsal")
     with clock.stage("set up views"):
         gfo.setup_views(dataset)
-    rival = _dataset(f"{DATASET}-entropy", pool.root / "images", truth, first, seed=config.seed)
+    rival = import_pool(f"{DATASET}-entropy", pool.root / "images", truth, first, seed=config.seed)
     try:
         entropy = play(rival, "entropy")
     finally:
@@ -171,7 +138,7 @@ def open_app(port: int) -> None:
 
 def _own_folder(out: Path) -> Path:
     """The output folder, emptied of an earlier demo's files; a folder with anything else in it is refused."""
-    mark = out / f".{MARK}"
+    mark = out / f".{MARK}"  # a folder with it is the demo's own
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not mark.exists())):
         raise ValueError(f"{out} exists and the demo did not make it; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
@@ -179,27 +146,6 @@ def _own_folder(out: Path) -> Path:
     for name in OURS:
         shutil.rmtree(out / name, ignore_errors=True)
     return out.resolve()
-
-
-def _dataset(name: str, images: Path, truth: Truth, first: Sequence[str], *, seed: int) -> fo.Dataset:
-    """A fresh persistent dataset of the pool with the labels of ``first``; replaces only one that the demo made."""
-    if fo.dataset_exists(name):
-        if not fo.load_dataset(name).info.get(MARK):
-            raise ValueError(f'FiftyOne has a dataset "{name}" that the demo did not make; rename it and run again')
-        fo.delete_dataset(name)
-    dataset = fo.Dataset(name, persistent=True)
-    dataset.info = {MARK: True, "seed": seed}
-    dataset.save()
-    dataset.add_sample_field(LABELS, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    known, samples = set(first), []
-    for file in sorted(truth.boxes):
-        sample = fo.Sample(filepath=str(images / file))
-        if file in known:
-            boxes = [fo.Detection(label=label, bounding_box=box) for box, label in truth.boxes[file]]
-            sample[LABELS] = fo.Detections(detections=boxes)
-        samples.append(sample)
-    dataset.add_samples(samples)
-    return dataset
 
 
 def _play(
@@ -256,30 +202,6 @@ def _play(
     return played
 
 
-def label(batch: Path, truth: Truth) -> Path:
-    """The simulated labeler: reads an exported batch, writes its true labels as COCO; returns their path."""
-    coco = json.loads((batch / "annotations.json").read_text(encoding="utf-8"))
-    number = {name: i + 1 for i, name in enumerate(sorted({n for b in truth.boxes.values() for _, n in b}))}
-    annotations: list[dict[str, Any]] = []
-    for image in coco["images"]:
-        for (x, y, w, h), name in truth.boxes[Path(image["file_name"]).name]:
-            box = [x * image["width"], y * image["height"], w * image["width"], h * image["height"]]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": number[name],
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
-    categories = [{"id": i, "name": n} for n, i in number.items()]
-    path = batch.parent / "labels.json"
-    shards.write_json({"images": coco["images"], "annotations": annotations, "categories": categories}, path)
-    return path
-
-
 def _coverage(dataset: fo.Dataset, graph: ConceptGraph) -> dict[str, int]:
     return graph.coverage(dataset.count_values(f"{LABELS}.detections.label"))
 
@@ -311,7 +233,7 @@ def _page(number: int, dataset: fo.Dataset, batch: fo.DatasetView, truth: Truth)
         np.array(difficulty, dtype=float),
         np.array(rarity, dtype=float),
         np.array([f in picked for f in files]),
-        np.array([bool(truth.rare(Path(f).name)) for f in files]),
+        np.array([bool(truth.rare_in([Path(f).name])) for f in files]),
     )
 
 
@@ -355,7 +277,7 @@ def _summary(
         "rare": {
             "classes": list(RARE),
             "instances": sum(truth.rare_in(rest).values()),
-            "images": sum(bool(truth.rare(n)) for n in rest),
+            "images": sum(bool(truth.rare_in([n])) for n in rest),
             "labeled_at_start": sum(truth.rare_in(first).values()),
         },
         "coverage": {"start": gsal.coverage[0], "levels": {n: graph.level(n) for n in graph.graph}},
