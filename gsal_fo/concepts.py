@@ -208,7 +208,7 @@ class ConceptGraph:
         if params.rarity == "quantile":
             tau = self.thresholds(coverage, params)
             return {v: float(coverage[v] <= tau[self.level(v)]) for v in self.graph}
-        out = {}
+        out: dict[str, float] = {}
         for nodes in (self.fine, self.coarse, self.abstract):
             top = max((coverage[v] for v in nodes), default=0)
             out |= {v: 1 - coverage[v] / top if top else 1.0 for v in nodes}

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from torch import nn
 
 from lightning_modules.data import crops, groups, read_image, to_float
+from lightning_modules.nets import Clip, Encoder
 
 
 @dataclass
@@ -25,9 +25,9 @@ class CropLoader:
 class CropEmbedder(pl.LightningModule):
     """One unit vector per box. ``encoder`` has ``embed``: (B, 3, H, W) in [0, 1] to (B, D)."""
 
-    def __init__(self, encoder: nn.Module, *, batch_size: int) -> None:
+    def __init__(self, encoder: Encoder | Clip, *, batch_size: int) -> None:
         super().__init__()
-        self.encoder, self.batch_size = encoder.eval().requires_grad_(False), batch_size
+        self.encoder, self.batch_size = encoder, batch_size
 
     def predict_step(self, batch: list[dict[str, Any]], batch_idx: int) -> list[dict[str, Any]]:
         """Crops of all rows of the chunk go through the encoder together."""

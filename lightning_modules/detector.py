@@ -35,6 +35,9 @@ SMALLEST_BOX_PX = 1.0
 class EncoderPyramid(nn.Module):
     """A frozen encoder's maps at strides 8, 16 and 32 under a trainable feature pyramid."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, encoder: Encoder, channels: int = SMALL_CHANNELS) -> None:
         super().__init__()
         by_stride = {stride: (name, width) for name, (width, stride) in encoder.stages.items()}

@@ -117,8 +117,8 @@ class DiffusionScorer(pl.LightningModule):
         fresh: dict[str, np.ndarray] = {}
         images = ((row["image_key"], row["image"]) for row in good if "image" in row)
         for keys, x in groups(images, self.batch_size):
-            maps = self.maps(to_float(x.to(self.device)), keys).cpu().numpy()
-            fresh |= {key: np.concatenate([m.shape[1:], m.ravel()]) for key, m in zip(keys, maps, strict=True)}
+            for key, m in zip(keys, self.maps(to_float(x.to(self.device)), keys).cpu().numpy(), strict=True):
+                fresh[key] = np.concatenate([m.shape[1:], m.ravel()])
         cut = (
             (row["crop_keys"][i], crop)
             for row in good

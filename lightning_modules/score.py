@@ -5,6 +5,8 @@ Stages run one after the other over all ranks; each streams into Parquet parts a
 that its parts hold. Rank 0 then assigns concepts from the stored embeddings (NumPy, no model).
 """
 
+import hashlib
+import itertools
 import os
 import sys
 import time
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 
@@ -57,22 +60,18 @@ class Run:
         """Run one stage over the rows that are wanted and not done, all ranks together."""
         started = time.monotonic()
         done = shards.done_ids(self.folder, name, digest=digest)
-        shards.write_json({"digest": digest}, self.folder / name / "stage.json") if worker.rank() == 0 else None
         undone = Undone(done, wanted)
         data = RowChunks(files, size=CHUNK, load=load, wanted=undone, rank=worker.rank(), world=worker.world())
-        total = sum(len(s) for s in (range(a, b) for _, a, b in data.spans)) * worker.world()
-        seen = 0
+        rows = [0, *itertools.accumulate(stop - start for _, start, stop in data.spans)]
+        total = sum(pq.ParquetFile(path).metadata.num_rows for path in files)
 
-        def count(rows: int) -> None:
-            nonlocal seen
-            seen += rows * worker.world()
-            self.reporter.progress(stage, min(seen, max(total - 1, 0)), total)
+        def passed(chunks: int) -> None:  # other ranks are taken to be as far as this one
+            self.reporter.progress(stage, min(rows[chunks] * worker.world(), total), total)
 
-        writer = ShardWriter(self.folder, name, digest=digest, rank=worker.rank(), on_rows=count)
+        writer = ShardWriter(self.folder, name, digest=digest, rank=worker.rank(), on_chunk=passed)
         trainer = worker.trainer(precision=self.config.precision, callbacks=[writer])
         self.reporter.progress(stage, 0, total)
-        if len(data):
-            trainer.predict(module, chunk_loader(data, workers=self.config.workers), return_predictions=False)
+        trainer.predict(module, chunk_loader(data, workers=self.config.workers), return_predictions=False)
         barrier(trainer)
         self.reporter.progress(stage, total, total)
         self.timings[stage] = time.monotonic() - started
@@ -223,8 +222,6 @@ def _no_batch(config: Any) -> dict[str, Any]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
-    import hashlib
-
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -17,9 +17,9 @@ PART_SECONDS = 10.0
 class ShardWriter(BasePredictionWriter):
     """Writes what ``predict_step`` returns, a list of rows, as parts of one stage by this rank."""
 
-    def __init__(self, run: Path, stage: str, *, digest: str, rank: int, on_rows: Callable[[int], None]) -> None:
+    def __init__(self, run: Path, stage: str, *, digest: str, rank: int, on_chunk: Callable[[int], None]) -> None:
         super().__init__(write_interval="batch")
-        self.run, self.stage, self.digest, self.rank, self.on_rows = run, stage, digest, rank, on_rows
+        self.run, self.stage, self.digest, self.rank, self.on_chunk = run, stage, digest, rank, on_chunk
         self._rows: list[dict[str, Any]] = []
         self._since = time.monotonic()
 
@@ -35,7 +35,7 @@ class ShardWriter(BasePredictionWriter):
     ) -> None:
         """Keep the rows; write a part when it is large or old enough."""
         self._rows += prediction
-        self.on_rows(len(prediction))
+        self.on_chunk(batch_idx + 1)
         if len(self._rows) >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS:
             self._flush()
 
