@@ -73,7 +73,7 @@ def _ask(*command: str) -> dict[str, str]:
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=180, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise ValueError(lines[-1] if lines else f"exit code {done.returncode}")
+        raise ValueError(lines[-1].removeprefix("ValueError: ") if lines else f"exit code {done.returncode}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
