@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,7 @@ def run_worker(
     processes: int = 1,
     log: Path | None = None,
     keep_open: Sequence[int] = (),
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Start ``python -m module *args`` and yield its events (dicts with a key ``event``) as they come.
 
     Args:

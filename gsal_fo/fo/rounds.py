@@ -1,0 +1,196 @@
+"""Selecting a batch: rank again from the stored statistics with the labels of now, tag the best, record the round."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pyarrow.parquet as pq
+
+import gsal_fo
+from gsal_fo import config as cfg
+from gsal_fo import ranking as rankings
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.fo import fields, labels, pool, progress, runs, writing
+
+MISSING = "the file is missing"
+
+
+def select(
+    samples: Any,
+    budget: int,
+    *,
+    label_field: str | None = None,
+    run_key: str | None = None,
+    params: cfg.GsalParams | None = None,
+    on_event: progress.OnEvent | None = None,
+) -> fo.DatasetView:
+    """Pick, tag and record the next batch to label; no model is run.
+
+    Images are ranked anew over what is still unlabeled and in no earlier round, with the labels of now, and the score
+    fields follow. The picked ones get the tag ``gsal_round_NNN`` and the round's number in ``gsal_round``.
+
+    Args:
+        samples: dataset or view; only images of it can be picked.
+        budget: how many.
+        label_field: where labels are looked for; None is the scoring's own.
+        run_key: which scoring; None is the latest.
+        params: constants of the ranking; None is the scoring's own.
+        on_event: receives notes; None drops them.
+
+    Returns:
+        The batch as a view, best first.
+
+    Raises:
+        ValueError: no scoring, or a budget below 1 or above what is left.
+    """
+    dataset = pool.check_samples(samples)
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"budget must be a whole number of at least 1; got {budget!r}")
+    info = runs.load(dataset, run_key)
+    if info.config.method != runs.SCORE:
+        known = ", ".join(runs.score_keys(dataset))
+        raise ValueError(f'run "{info.key}" is a selection, not a scoring; choose one of {known}')
+    fields.refuse_clash(dataset, runs.owned_fields(dataset))
+    record, tell = info.config, on_event or (lambda event: None)
+    label_field = label_field or record.label_field
+    pool.check_detections(dataset, label_field, what="label field")
+    params = params or cfg.from_dict(cfg.GsalParams, record.params)
+    state = load_state(dataset, record, label_field)
+    for text in state.notes:
+        tell({"event": "note", "message": text})
+    keep = state.free & np.isin(state.table.ids, samples.values("id"))
+    ranking, rows, missing = _pick(dataset, state, keep, params, budget)
+    for sample_id in missing:
+        tell({"event": "failed", "id": sample_id, "reason": MISSING})
+
+    number = _next_round(dataset)
+    tag, key = fields.ROUND_TAG.format(number), runs.next_key(dataset, runs.SELECT)
+    ids = [str(state.table.ids[r]) for r in rows]
+    picks = [
+        {
+            "id": i,
+            "rank": int(ranking.rank[r]) or None,
+            "score": writing.number(ranking.scores.score[r]),
+            "rationale": ranking.sentence(r),
+        }
+        for i, r in zip(ids, rows, strict=True)
+    ]
+    config = runs.GSALSelectRunConfig(
+        fields=list(fields.SELECT_FIELDS),
+        tag=tag,
+        round=number,
+        score_run=info.key,
+        budget=budget,
+        label_field=label_field,
+        params=cfg.to_dict(params),
+        params_digest=cfg.digest(params),
+        digests=record.digests,
+        counts={"pool": int(keep.sum()), "picked": len(ids), "missing": len(missing)},
+        notes=state.notes,
+        gsal_fo_version=gsal_fo.__version__,
+        **writing.facts_of(ranking),
+    )
+    # The record comes first: should the writing be cut short, deleting the run takes back what was written.
+    runs.register(dataset, key, config)
+    dataset.save_run_results(key, runs.GSALSelectRunResults(dataset, config, key, picks=picks))
+    if runs.writer(dataset) == info.key:
+        progress.consume(writing.refresh(dataset, ranking), tell)
+    else:  # another scoring wrote the fields last
+        progress.consume(writing.write(dataset, ranking, info.key, Path(record.run_dir)), tell)
+    if missing:
+        dataset.set_values("gsal_error", dict.fromkeys(missing, MISSING), key_field="id")
+    fields.add_schema(dataset, "select")
+    dataset.set_values("gsal_round", dict.fromkeys(ids, number), key_field="id")
+    dataset.select(ids).tag_samples(tag)
+    return batch_view(dataset, tag)
+
+
+def batch_view(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
+    """The images of a round, best first: by tag and field, so that a saved view of it holds no ids."""
+    return dataset.match_tags(tag).sort_by("gsal_rank")
+
+
+@dataclass(frozen=True)
+class State:
+    """A scoring's stored statistics, and what has happened to its images since.
+
+    ``free`` (N,) bool: still in the dataset, unlabeled, in no round. ``counts``: labeled instances per fine node now.
+    """
+
+    graph: ConceptGraph
+    table: rankings.PoolTable
+    free: np.ndarray
+    counts: dict[str, int]
+    notes: list[str]
+
+
+def load_state(dataset: fo.Dataset, record: Any, label_field: str) -> State:
+    """Read a scoring's run folder and the dataset's labels of now.
+
+    The labeled set is taken from where the scoring took it: the whole dataset, or the images of its run.
+
+    Raises:
+        ValueError: the run folder is gone or unusable.
+    """
+    folder = Path(record.run_dir)
+    if not (folder / "manifest.parquet").is_file():
+        raise ValueError(f"run folder {folder} of the scoring is gone; run score again")
+    graph = graph_of(record)
+    table = rankings.load_pool(folder)
+    present = dataset.values("id")
+    scope = present
+    if record.labeled_scope == "run":
+        of_run = set(pq.read_table(folder / "manifest.parquet", columns=["id"])["id"].to_pylist())
+        scope = [i for i in present if i in of_run]
+    known = pool.labeled_mask(dataset, present, label_field, record.labeled_tag)
+    labeled = {i for i, is_labeled in zip(present, known, strict=True) if is_labeled}
+    counts, notes = labels.count(dataset, [i for i in scope if i in labeled], label_field, graph, folder, table)
+    taken = labeled | in_rounds(dataset)
+    here = set(present)
+    free = np.array([i in here and i not in taken for i in table.ids], dtype=bool)
+    return State(graph, table, free, counts, notes)
+
+
+def graph_of(record: Any) -> ConceptGraph:
+    """The concept graph that a scoring used, from its record: the file may have changed since."""
+    return ConceptGraph.from_dict(json.loads(record.graph), source=record.concepts)
+
+
+def in_rounds(dataset: fo.Dataset) -> set[str]:
+    """Ids of the images that a round has picked."""
+    if not dataset.has_sample_field("gsal_round"):
+        return set()
+    return set(dataset.exists("gsal_round").values("id"))
+
+
+def _pick(
+    dataset: fo.Dataset, state: State, keep: np.ndarray, params: cfg.GsalParams, budget: int
+) -> tuple[rankings.Ranking, list[int], list[str]]:
+    """Ranking, picked rows best first, and ids whose files have gone since the scoring: those are left out."""
+    missing: list[str] = []
+    keep = keep.copy()
+    while True:
+        ranking = rankings.rank(state.table, state.graph, state.counts, params, keep=keep)
+        if budget > (left := len(ranking.order)):
+            raise ValueError(
+                f"budget {budget} is above the {left} images that are scored, unlabeled, in no round yet and in the "
+                f"view; choose at most {left}" + ("" if left else ", or score more images")
+            )
+        rows = rankings.pick(ranking, budget)
+        files = pool.rows_of(dataset, [str(state.table.ids[r]) for r in rows], ["filepath"])
+        gone = [r for r in rows if not Path(files[state.table.ids[r]][0]).exists()]
+        if not gone:
+            return ranking, rows, missing
+        keep[gone] = False
+        missing += [str(state.table.ids[r]) for r in gone]
+
+
+def _next_round(dataset: fo.Dataset) -> int:
+    """One above every round that a record or a tag knows, whoever made the tag."""
+    known = [runs.load(dataset, key).config.round for key in runs.select_keys(dataset)]
+    known += [int(m[1]) for tag in dataset.distinct("tags") if (m := re.fullmatch(r"gsal_round_(\d+)", tag))]
+    return max(known, default=0) + 1

@@ -1,0 +1,145 @@
+"""Run records: what was run on a dataset, with which constants, and what a deleted run takes with it.
+
+FiftyOne stores the path of these classes in the dataset, so they keep their names and their place.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.runs as fos
+
+from gsal_fo.fo import fields
+
+SCORE, SELECT = "gsal_score", "gsal_select"  # the runs' methods
+
+
+class GSALScoreRunConfig(fos.RunConfig):
+    """One scoring: configs, digests, label counts, coverage, thresholds, run folder."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"method": SCORE} | kwargs)
+
+
+class GSALScoreRun(fos.Run):
+    """Owns the score fields while it is the run that wrote them last."""
+
+    def get_fields(self, samples: Any, key: str) -> list[str]:
+        """The dataset's fields that this run wrote."""
+        dataset = samples._root_dataset
+        if writer(dataset) != key:
+            return []
+        return [f for f in fields.SCORE_FIELDS if dataset.has_sample_field(f)]
+
+    def cleanup(self, samples: Any, key: str) -> None:
+        """Remove the fields that this run wrote; a later scoring has taken them over where it wrote them again."""
+        fields.delete(samples._root_dataset, tuple(self.get_fields(samples, key)))
+
+    def rename(self, samples: Any, key: str, new_key: str) -> None:
+        """Keep the fields with their run."""
+        if writer(samples._root_dataset) == key:
+            mark_writer(samples._root_dataset, new_key)
+
+
+class GSALSelectRunConfig(fos.RunConfig):
+    """One selection: budget, constants, coverage before it, the round; its picks are the run's results."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"method": SELECT} | kwargs)
+
+
+class GSALSelectRun(fos.Run):
+    """Owns one round: its tag and its values of ``gsal_round``."""
+
+    def get_fields(self, samples: Any, key: str) -> list[str]:
+        """The dataset's fields that this run wrote."""
+        return [f for f in fields.SELECT_FIELDS if samples._root_dataset.has_sample_field(f)]
+
+    def cleanup(self, samples: Any, key: str) -> None:
+        """Remove the round's tag and number; the last round takes the field with it."""
+        dataset = samples._root_dataset
+        tagged = dataset.match_tags(self.config.tag)
+        tagged.untag_samples(self.config.tag)
+        if not [k for k in select_keys(dataset) if k != key]:
+            fields.delete(dataset, fields.SELECT_FIELDS)
+        elif dataset.has_sample_field("gsal_round"):
+            dataset.match(fo.ViewField("gsal_round") == self.config.round).clear_sample_field("gsal_round")
+
+
+class GSALSelectRunResults(fos.RunResults):
+    """``picks``: one dict per selected image, best first (id, rank, score, rationale)."""
+
+
+def score_keys(dataset: fo.Dataset) -> list[str]:
+    """Keys of the dataset's scorings, oldest first."""
+    return _keys(dataset, SCORE)
+
+
+def select_keys(dataset: fo.Dataset) -> list[str]:
+    """Keys of the dataset's selections, oldest first."""
+    return _keys(dataset, SELECT)
+
+
+def load(dataset: fo.Dataset, key: str | None = None) -> Any:
+    """The record of a GSAL run (None: of the latest scoring); its ``.key`` and ``.config`` hold what it was.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    scorings = score_keys(dataset)
+    if key is None and not scorings:
+        raise ValueError(f'dataset "{dataset.name}" has no GSAL scoring yet; run score first')
+    known = scorings + select_keys(dataset)
+    if key is not None and key not in known:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise ValueError(f'dataset "{dataset.name}" has no GSAL run "{key}"; {has}')
+    return dataset.get_run_info(key or scorings[-1])
+
+
+def picks(dataset: fo.Dataset, key: str) -> list[dict[str, Any]]:
+    """What a selection picked, best first."""
+    results = dataset.load_run_results(key, cache=False, load_view=False)
+    return [dict(p) for p in results.picks] if results is not None else []
+
+
+def writer(dataset: fo.Dataset) -> str | None:
+    """Key of the scoring whose values the score fields hold now."""
+    field = dataset.get_field("gsal_score")
+    return (field.info or {}).get("gsal_run") if field is not None else None
+
+
+def mark_writer(dataset: fo.Dataset, key: str) -> None:
+    """Note in ``gsal_score`` itself which scoring wrote it: the note goes where the field goes, and with it."""
+    field = dataset.get_field("gsal_score")
+    field.info = {"gsal_run": key}
+    field.save()
+
+
+def owned_fields(dataset: fo.Dataset) -> set[str]:
+    """The field names that the dataset's GSAL runs claim."""
+    out: set[str] = set()
+    for key in score_keys(dataset) + select_keys(dataset):
+        out.update(getattr(dataset.get_run_info(key).config, "fields", ()))
+    return out
+
+
+def next_key(dataset: fo.Dataset, method: str, taken: Iterable[str] = ()) -> str:
+    """The next free key ``<method>_NNN``; ``taken``: keys that are in use elsewhere, such as run folders."""
+    used = [re.fullmatch(rf"{method}_(\d+)", key) for key in {*dataset.list_runs(), *taken}]
+    return f"{method}_{max((int(m[1]) for m in used if m), default=0) + 1:03d}"
+
+
+def register(dataset: fo.Dataset, key: str, config: fos.RunConfig) -> None:
+    """Write or replace a run record without touching the fields: their writer replaces those."""
+    dataset.register_run(key, config, overwrite=True, cleanup=False)
+
+
+def pairs(values: Mapping[str, Any]) -> list[list[Any]]:
+    """A mapping by label as pairs: MongoDB refuses keys with dots or dollar signs, and labels may have them."""
+    return [[k, v] for k, v in values.items()]
+
+
+def _keys(dataset: fo.Dataset, method: str) -> list[str]:
+    infos = [dataset.get_run_info(k) for k in dataset.list_runs(method=method)]
+    return [i.key for i in sorted(infos, key=lambda i: (i.timestamp, i.key))]

@@ -1,0 +1,268 @@
+"""Scoring a view: manifest, worker process, ranking, fields. The dataset is written once, when all the work is done."""
+
+import dataclasses
+import json
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+
+import gsal_fo
+from gsal_fo import config as cfg
+from gsal_fo import shards
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.fo import fields, folders, labels, pool, progress, runs, training, writing
+from gsal_fo.process import run_worker
+from gsal_fo.ranking import load_pool, rank
+
+GRID = "grid"
+WORKER = "lightning_modules.score"
+
+
+def score(samples: Any, *, on_event: progress.OnEvent | None = None, **settings: Any) -> str:
+    """Rank the unlabeled images of a dataset or view and write scores, proposals and reasons into its ``gsal_`` fields.
+
+    Settings are those of `score_events`. ``on_event`` receives every event; None shows bars on a terminal.
+
+    Returns:
+        The run key: ``select(samples, budget, run_key=...)`` picks from this scoring.
+
+    Raises:
+        ValueError: the settings or the dataset cannot be used; nothing was written.
+        WorkerError: a worker failed or was killed; nothing was written, and the same call goes on where it stopped.
+    """
+    return str(progress.consume(score_events(samples, **settings), on_event)["run_key"])
+
+
+def score_events(
+    samples: Any,
+    *,
+    concepts: str | Path,
+    label_field: str = "ground_truth",
+    proposals: str | None = None,
+    detector: str | Path | None = None,
+    diffusion: str | None = None,
+    clip: str | None = None,
+    pretrained: str | None = None,
+    assign: str | None = None,
+    encoder: str | None = None,
+    params: cfg.GsalParams | None = None,
+    config: cfg.ScoreConfig | None = None,
+    train: cfg.TrainConfig | None = None,
+    run_dir: str | Path | None = None,
+    run_key: str | None = None,
+    labeled_tag: str | None = None,
+    processes: int = 1,
+    cache: bool = True,
+) -> progress.Events:
+    """`score` as a generator of events, for callers that show progress of their own; closing it ends the worker.
+
+    Args:
+        samples: dataset or view. Its images without labels are the pool; its labeled ones are the labeled set, or,
+            where it has none, the whole dataset's.
+        concepts: the concept graph file (METHOD.md section 9).
+        label_field: Detections field with the labels; None there means unlabeled, empty Detections mean nothing found.
+        proposals: a Detections field whose boxes are the proposals, instead of a detector's.
+        detector: a checkpoint folder, or "grid" for windows without a detector; None trains one on the labeled images,
+            or, where there are none, is a cold start on windows.
+        diffusion, clip, pretrained, assign, encoder: the models by name; None keeps what ``config`` says, by default
+            the embedded ones and assignment by CLIP.
+        params: constants of the ranking, changed later without a new scoring.
+        config: every constant of the workers; the arguments above override it.
+        train: constants of the detector training.
+        run_dir: where the run's files go, by default ``$GSAL_HOME/runs/<dataset>/<run key>``.
+        run_key: the record's name, by default the next ``gsal_score_NNN``, or that of an interrupted run of this kind.
+        labeled_tag: images with this tag count as labeled, too.
+        processes: worker processes on this machine.
+        cache: keep image-level results for later scorings in ``$GSAL_HOME/cache``.
+
+    Yields:
+        The worker's events and our own; the last is ``{"event": "done", "run_key", "pool", "scored", "failed"}``.
+    """
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1; got {processes}")
+    params = params or cfg.GsalParams()
+    graph = ConceptGraph.load(concepts)
+    dataset = pool.check_samples(samples)
+    fields.refuse_clash(dataset, runs.owned_fields(dataset))
+    found = pool.read(samples, label_field=label_field, labeled_tag=labeled_tag, proposals=proposals)
+    yield from ({"event": "note", "message": text} for text in found.notes)
+
+    wanted = _configured(
+        config or cfg.ScoreConfig(), diffusion, clip=clip, pretrained=pretrained, assign=assign, encoder=encoder
+    )
+    boxes = sum(len(names) for names in found.labeled.labels or [])
+    if wanted.concepts.assign != "clip" and not boxes:
+        raise ValueError(
+            f'assign="{wanted.concepts.assign}" knows only concepts that have labels, and "{label_field}" holds no box '
+            f'yet; use assign="clip"'
+        )
+    wanted, trains = _with_detector(wanted, detector, proposals, boxes)
+    if trains:
+        train = train or cfg.TrainConfig()
+    elif detector is None and proposals is None and not wanted.detector.checkpoint:
+        yield {
+            "event": "note",
+            "message": f'cold start: no labeled box in "{label_field}", so the proposals are a grid of windows '
+            f"and every concept counts 0",
+        }
+    plan = Plan(dataset, graph, found, wanted, params, train if trains else None, label_field, labeled_tag)
+    key, folder = _place(plan, run_key, run_dir)
+    with folders.lock(folder) as lock:
+        cache_dir = str(folders.home() / "cache") if cache else None
+        final = _prepare(plan, folder, key, Path(concepts), cache_dir)
+        if plan.train:
+            yield from training.train_events(found, plan.train, folder / "train", folder / "detector", processes, lock)
+        worker = run_worker(
+            WORKER,
+            ["--run", str(folder)],
+            processes=processes,
+            log=folder / "worker.log",
+            keep_open=(lock,),
+        )
+        with closing(worker):
+            yield from (e for e in worker if e["event"] not in ("done", "error"))
+        yield from _finish(plan, folder, key, final, str(concepts))
+
+
+@dataclass
+class Plan:
+    """All that one scoring was asked to do. ``config`` names neither run folder nor cache."""
+
+    dataset: fo.Dataset
+    graph: ConceptGraph
+    pool: pool.Pool
+    config: cfg.ScoreConfig
+    params: cfg.GsalParams
+    train: cfg.TrainConfig | None
+    label_field: str
+    labeled_tag: str | None
+
+    @property
+    def identity(self) -> str:
+        """A digest of everything that the workers' results depend on: an interrupted run is taken up by it."""
+        images = [dataclasses.astuple(part) for part in (self.pool.labeled, self.pool.pool)]
+        return cfg.digest(self.config, self.train, self.graph.to_dict(), str(self.dataset._doc.id), images)
+
+
+def _configured(base: cfg.ScoreConfig, diffusion: str | None, **concepts: str | None) -> cfg.ScoreConfig:
+    given: dict[str, Any] = {k: v for k, v in concepts.items() if v is not None}
+    return dataclasses.replace(
+        base,
+        diffusion=dataclasses.replace(base.diffusion, model=_model(diffusion)) if diffusion else base.diffusion,
+        concepts=dataclasses.replace(base.concepts, **given),
+    )
+
+
+def _model(name: str) -> str:
+    """A folder as an absolute path: the worker, and a later resume, may run elsewhere."""
+    return str(Path(name).expanduser().absolute()) if Path(name).expanduser().is_dir() else name
+
+
+def _with_detector(
+    config: cfg.ScoreConfig, detector: str | Path | None, proposals: str | None, boxes: int
+) -> tuple[cfg.ScoreConfig, bool]:
+    """The config with its detector, and whether that is to be trained first."""
+    chosen = detector if detector is not None else config.detector.checkpoint
+    if proposals is not None:
+        if chosen is not None:
+            raise ValueError(
+                f'proposals="{proposals}" takes boxes from the dataset, so detector must be left out; got "{chosen}"'
+            )
+    elif chosen is None and boxes:
+        return config, True
+    elif chosen is not None and str(chosen) != GRID:
+        folder = Path(chosen).expanduser().absolute()
+        if not (folder / "detector.json").is_file():
+            raise ValueError(f"{folder} holds no detector.json; give a folder written by gsal train, or grid")
+        return dataclasses.replace(config, detector=dataclasses.replace(config.detector, checkpoint=str(folder))), False
+    return dataclasses.replace(config, detector=dataclasses.replace(config.detector, checkpoint=None)), False
+
+
+def _place(plan: Plan, run_key: str | None, run_dir: str | Path | None) -> tuple[str, Path]:
+    """The run's key and folder: as given, those of an interrupted run of the same identity, or the next free ones."""
+    dataset = plan.dataset
+    if run_key is not None:
+        if not run_key.isidentifier():
+            raise ValueError(f'run_key must be letters, digits and "_", not starting with a digit; got "{run_key}"')
+        if run_key in dataset.list_runs() and run_key not in runs.score_keys(dataset):
+            raise ValueError(
+                f'dataset "{dataset.name}" has another run with the key "{run_key}"; choose another run_key'
+            )
+    home = folders.runs_of(dataset.slug)
+    if run_dir is not None:
+        folder = Path(run_dir).expanduser().absolute()
+        if run_key is None and folders.identity(folder) == plan.identity:
+            run_key = str(shards.read_json(folder / "config.json")["run_key"])
+        return run_key or runs.next_key(dataset, runs.SCORE), folder
+    if run_key is None:
+        done = set(runs.score_keys(dataset))
+        taken = [p.name for p in home.glob("*")]
+        run_key = folders.unfinished(home, runs.SCORE, plan.identity, done) or runs.next_key(dataset, runs.SCORE, taken)
+    return run_key, home / run_key
+
+
+def _prepare(plan: Plan, folder: Path, key: str, concepts: Path, cache: str | None) -> cfg.ScoreConfig:
+    """Fill the run folder for the worker, or check that it is this run's; returns the config with all paths."""
+    config = dataclasses.replace(plan.config, graph=str(folder / "concepts.yaml"), cache=cache)
+    if plan.train:
+        checkpoint = dataclasses.replace(config.detector, checkpoint=str(folder / "detector"))
+        config = dataclasses.replace(config, detector=checkpoint)
+    content = {
+        "kind": "score",
+        "config": cfg.to_dict(config),
+        "identity": plan.identity,
+        "dataset": plan.dataset.name,
+        "run_key": key,
+        "label_field": plan.label_field,
+        "concepts": str(concepts),
+    }
+    new = folders.claim(folder, content, again="use another run_key or run_dir for it, or delete that folder")
+    if new or not (folder / "manifest.parquet").exists():
+        shutil.copyfile(concepts, folder / "concepts.yaml")
+        pool.write_manifest(plan.pool, folder / "manifest.parquet")
+    return config
+
+
+def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str) -> progress.Events:
+    """Rank what the worker left, write it into the dataset and register the run."""
+    table = load_pool(folder)
+    counts, notes = labels.count(plan.dataset, plan.pool.labeled.ids, plan.label_field, plan.graph, folder, table)
+    yield from ({"event": "note", "message": text} for text in notes)
+    ranking = rank(table, plan.graph, counts, plan.params)
+    result = shards.read_json(folder / "result.json")
+    record = runs.GSALScoreRunConfig(
+        fields=list(fields.SCORE_FIELDS),
+        run_dir=str(folder),
+        label_field=plan.label_field,
+        labeled_tag=plan.labeled_tag,
+        labeled_scope="dataset" if plan.pool.whole else "run",
+        concepts=concepts,
+        graph=json.dumps(plan.graph.to_dict()),
+        params=cfg.to_dict(plan.params),
+        params_digest=cfg.digest(plan.params),
+        config=cfg.to_dict(config),
+        train=cfg.to_dict(plan.train) if plan.train else None,
+        identity=plan.identity,
+        digests={"config": cfg.digest(plan.config), "difficulty": result["diffusion"]["digest"]},
+        assign=config.concepts.assign,
+        diffusion=result["diffusion"],
+        seconds=result["timings"],
+        counts={
+            "pool": len(plan.pool.pool.ids),
+            "labeled": len(plan.pool.labeled.ids),
+            "scored": len(ranking.order),
+            "failed": len(table.failed),
+            "proposals": len(table.boxes),
+        },
+        notes=[*plan.pool.notes, *notes],
+        gsal_fo_version=gsal_fo.__version__,
+        **writing.facts_of(ranking),
+    )
+    # The record comes first: fields of a writer that was killed half way are then known to be ours.
+    runs.register(plan.dataset, key, record)
+    yield from writing.write(plan.dataset, ranking, key, folder)
+    yield {"event": "done", "run_key": key, **record.counts}

@@ -1,0 +1,130 @@
+"""Training a detector on a dataset's labels and fitting a diffusion model on its images, each by a worker process."""
+
+import hashlib
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from gsal_fo import config as cfg
+from gsal_fo.fo import folders, pool, progress
+from gsal_fo.process import run_worker
+
+WORKER, FIT_WORKER = "lightning_modules.train", "lightning_modules.fit_diffusion"
+FIT_SIZES = ("small", "tiny")
+
+
+def train(
+    samples: Any,
+    *,
+    label_field: str = "ground_truth",
+    labeled_tag: str | None = None,
+    out: str | Path | None = None,
+    config: cfg.TrainConfig | None = None,
+    run_dir: str | Path | None = None,
+    processes: int = 1,
+    on_event: progress.OnEvent | None = None,
+) -> Path:
+    """Train a detector on the labeled images of a dataset or view.
+
+    Args:
+        samples: dataset or view; its images with labels in ``label_field``, or with ``labeled_tag``, are trained on.
+        label_field: Detections field with the labels.
+        labeled_tag: images with this tag count as labeled, too.
+        out: the checkpoint folder, new or empty, by default ``$GSAL_HOME/detectors/<dataset>/<digest>``.
+        config: constants of the training.
+        run_dir: where the worker keeps its files, by default beside ``out``.
+        processes: worker processes on this machine.
+        on_event: receives the worker's events; None shows a bar on a terminal.
+
+    Returns:
+        The checkpoint folder, for ``score(..., detector=...)``. The same call returns at once what it made before.
+
+    Raises:
+        ValueError: no labeled box, or settings that cannot be used.
+        WorkerError: the worker failed or was killed; the same call goes on where it stopped.
+    """
+    config = config or cfg.TrainConfig()
+    found = pool.read(samples, label_field=label_field, labeled_tag=labeled_tag, need_pool=False)
+    if not any(found.labeled.labels or []):
+        raise ValueError(f'no image has a labeled box in "{label_field}", so there is nothing to train on; label some')
+    mark = cfg.digest(config, found.labeled.ids, found.labeled.boxes, found.labeled.labels)
+    target = _absolute(out) if out else folders.home() / "detectors" / found.dataset.slug / mark
+    folder = _absolute(run_dir) if run_dir else target.with_name(f".{target.name}.run")
+    with folders.lock(folder) as lock:
+        progress.consume(train_events(found, config, folder, target, processes, lock), on_event)
+    return target
+
+
+def train_events(
+    found: pool.Pool, config: cfg.TrainConfig, folder: Path, out: Path, processes: int, lock: int
+) -> progress.Events:
+    """Train into the checkpoint folder ``out``; ``folder``, locked by the caller, is the worker's; yields events."""
+    labeled = pool.Pool(found.dataset, pool.Images(), found.labeled, found.whole, [])
+    identity = cfg.digest(config, found.labeled.ids, found.labeled.boxes, found.labeled.labels)
+    content = {"kind": "train", "config": cfg.to_dict(config), "identity": identity, "out": str(out)}
+    folders.claim(folder, content, again="use another out or run_dir, or delete that folder")
+    pool.write_manifest(labeled, folder / "manifest.parquet")
+    yield from _run(WORKER, folder, processes, lock)
+
+
+def fit(
+    samples: Any,
+    *,
+    encoder: str,
+    out: str | Path,
+    size: str = "small",
+    epochs: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    on_event: progress.OnEvent | None = None,
+) -> Path:
+    """Fit a diffusion model on an encoder's feature maps of all images of a dataset or view; no label is read.
+
+    Args:
+        samples: dataset or view.
+        encoder: "embedded", "mobilenet_v2:<path>", "mobilenet_v2:default" or "mobilenet_v2:none".
+        out: folder of the model, new or empty.
+        size: "small" or "tiny".
+        epochs: passes over the images; None is the worker's own number.
+        minutes: end after that time at the latest.
+        seed: of weights, noise and order.
+        run_dir: where the worker keeps its files, by default beside ``out``.
+        on_event: receives the worker's events; None shows a bar on a terminal.
+
+    Returns:
+        The model folder, for ``score(..., diffusion=...)``.
+
+    Raises:
+        ValueError: settings that cannot be used.
+        WorkerError: the worker failed or was killed.
+    """
+    if size not in FIT_SIZES:
+        raise ValueError(f"size must be one of {', '.join(FIT_SIZES)}; got {size!r}")
+    for name, value in (("epochs", epochs), ("minutes", minutes)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0; got {value!r}")
+    dataset = pool.check_samples(samples)
+    ids = samples.values("id")
+    everything = pool.Pool(dataset, pool.images(dataset, ids, None), pool.Images(), False, [])
+    target = _absolute(out)
+    folder = _absolute(run_dir) if run_dir else target.with_name(f".{target.name}.run")
+    settings = {"encoder": encoder, "size": size, "epochs": epochs, "minutes": minutes, "seed": seed}
+    identity = cfg.digest(settings, hashlib.sha256("\n".join(ids).encode()).hexdigest())
+    content = {"kind": "fit", **settings, "identity": identity, "out": str(target)}
+    with folders.lock(folder) as lock:
+        folders.claim(folder, content, again="use another out or run_dir, or delete that folder")
+        pool.write_manifest(everything, folder / "manifest.parquet")
+        progress.consume(_run(FIT_WORKER, folder, 1, lock), on_event)
+    return target
+
+
+def _run(module: str, folder: Path, processes: int, lock: int) -> progress.Events:
+    args = ["--run", str(folder)]
+    worker = run_worker(module, args, processes=processes, log=folder / "worker.log", keep_open=(lock,))
+    with closing(worker):
+        yield from (e for e in worker if e["event"] not in ("done", "error"))
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().absolute()

@@ -1,0 +1,273 @@
+"""Scoring through the real process door, and what it leaves in a dataset."""
+
+import json
+from pathlib import Path
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from PIL import Image
+
+import gsal_fo.fo as gfo
+from gsal_fo.config import GsalParams
+from gsal_fo.fo import fields
+from gsal_fo.process import WorkerError
+
+from fo_pool import box, picture
+
+
+def values(dataset):
+    """Everything that a person would miss, were it changed: all fields of all samples, tags, runs."""
+    dataset.reload()
+    return (
+        json.loads(json.dumps([s.to_dict() for s in dataset], default=str)),
+        dataset.list_runs(),
+        sorted(dataset.get_field_schema()),
+    )
+
+
+def test_the_pool_gets_scores_ranks_and_reasons_and_labeled_images_none(dataset, graph, tiny):
+    key = gfo.score(dataset, concepts=graph)
+    ids, labels, scores, ranks, reasons = dataset.values(
+        ["id", "ground_truth", "gsal_score", "gsal_rank", "gsal_rationale"]
+    )
+    pool = [i for i, label in enumerate(labels) if label is None]
+    assert key == "gsal_score_001" and len(pool) == 9
+    assert sorted(ranks[i] for i in pool) == list(range(1, 10))
+    assert all(v[i] is None for i in range(3) for v in (scores, ranks, reasons))
+    by_rank = sorted(pool, key=lambda i: ranks[i])
+    assert [scores[i] for i in by_rank] == sorted((scores[i] for i in pool), reverse=True)
+    assert all(reasons[i].startswith(f"rank {ranks[i]} of 9, score ") for i in pool)
+
+
+def test_the_decisive_path_leads_and_every_node_of_an_image_can_be_filtered(dataset, graph, tiny):
+    gfo.score(dataset, concepts=graph)
+    for sample in dataset.exists("gsal_rank"):
+        fine = sample.gsal_fine.label
+        best = max(sample.gsal_proposals.detections, key=lambda d: d.score)
+        assert fine == best.label and sample.gsal_path[: len(best.path)] == best.path
+        assert sample.gsal_coarse.label == best.coarse
+        assert [c.label for c in sample.gsal_abstract.classifications] == best.abstract
+        assert set(sample.gsal_path) == {node for d in sample.gsal_proposals.detections for node in d.path}
+    carried = [s.id for s in dataset if s.gsal_path and "round" in s.gsal_path]
+    assert dataset.match(fo.ViewField("gsal_path").contains("round")).values("id") == carried
+
+
+def test_the_record_holds_what_was_run_and_the_coverage_of_the_labels(dataset, graph, tiny):
+    key = gfo.score(dataset, concepts=graph, params=GsalParams(lam=2.0))
+    config = gfo.runs.load(dataset).config
+    assert gfo.runs.load(dataset, key).config.params["lam"] == 2.0
+    # By hand: two voids and one crack, so subsurface 3, dark 3, round 2, linear 1, petal's nodes 0.
+    assert dict(config.coverage) == {
+        "void": 2, "crack": 1, "petal": 0, "subsurface": 3, "surface": 0, "dark": 3, "round": 2, "linear": 1, "bright": 0,
+    }  # fmt: skip
+    assert config.counts == {"pool": 9, "labeled": 3, "scored": 9, "failed": 0, "proposals": 18}
+    assert set(config.rare) >= {"petal", "surface", "bright"} and config.run_dir.endswith(f"runs/{dataset.slug}/{key}")
+
+
+def test_maps_share_one_scale_and_lie_in_the_run_folder(dataset, graph, tiny):
+    key = gfo.score(dataset, concepts=graph)
+    folder = Path(gfo.runs.load(dataset, key).config.run_dir)
+    paths = [m.map_path for m in dataset.exists("gsal_map").values("gsal_map")]
+    assert len(paths) == 9 and {Path(p).parent for p in paths} == {folder / "maps"}
+    darkest, brightest = (f([f(np.asarray(Image.open(p))) for p in paths]) for f in (np.min, np.max))
+    assert darkest == 0 and brightest == 255
+
+
+def test_a_field_of_ours_that_a_person_made_stops_the_run_before_any_work(dataset, graph, tiny, home):
+    dataset.set_values("gsal_score", [0.5] * 12)
+    before = values(dataset)
+    with pytest.raises(ValueError, match="already has a field gsal_score that GSAL did not write"):
+        gfo.score(dataset, concepts=graph)
+    assert values(dataset) == before and not (home / "runs").exists()
+
+
+def test_an_owned_field_that_changed_its_type_is_refused(dataset, graph, tiny):
+    gfo.score(dataset, concepts=graph)
+    dataset.delete_sample_field("gsal_rationale")
+    dataset.add_sample_field("gsal_rationale", fo.IntField)
+    with pytest.raises(ValueError, match="gsal_rationale of dataset .* is IntField, not StringField"):
+        gfo.score(dataset, concepts=graph)
+
+
+@pytest.mark.parametrize("stage", ["proposals", "difficulty", "assignment"])
+def test_a_killed_worker_leaves_the_dataset_alone_and_the_same_call_goes_on(dataset, graph, tiny, monkeypatch, stage):
+    untouched = gfo.score(dataset, concepts=graph, run_key="reference")
+    expected = dataset.values("gsal_score")
+    dataset.delete_run(untouched)
+    before = values(dataset)
+    monkeypatch.setenv("TINY_DIE", stage)
+    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        gfo.score(dataset, concepts=graph)
+    assert values(dataset) == before
+    monkeypatch.delenv("TINY_DIE")
+    events = []
+    assert gfo.score(dataset, concepts=graph, on_event=events.append) == "gsal_score_001", "the interrupted run goes on"
+    fresh = {e["stage"]: e["fresh"] for e in events if "fresh" in e}
+    assert fresh[stage] == 5, "4 of 9 images were done"
+    assert dataset.values("gsal_score") == expected
+
+
+def test_a_failing_worker_is_one_sentence_and_changes_nothing(dataset, graph, tiny, monkeypatch):
+    monkeypatch.setenv("TINY_FAIL", "the model folder has no unet; give another")
+    before = values(dataset)
+    with pytest.raises(WorkerError, match=r"^the model folder has no unet; give another$"):
+        gfo.score(dataset, concepts=graph)
+    assert values(dataset) == before
+
+
+def test_a_rerun_replaces_only_our_own_output(dataset, graph, tiny):
+    dataset.set_values("note", [f"mine {i}" for i in range(12)])
+    dataset.tag_samples("mine")
+    gfo.score(dataset, concepts=graph)
+    dataset.match(fo.ViewField("ground_truth") == None).first().ground_truth  # noqa: B018, E711
+    first = dataset.exists("gsal_rank").first()
+    first["ground_truth"] = fo.Detections(detections=[box("petal")])
+    first.save()
+    second = gfo.score(dataset, concepts=graph)
+    dataset.reload()
+    again = dataset[first.id]
+    assert second == "gsal_score_002" and again.gsal_score is None and again.gsal_proposals is None
+    assert dataset.values("note") == [f"mine {i}" for i in range(12)] and dataset.count_sample_tags() == {"mine": 12}
+    dataset.delete_run("gsal_score_001")
+    assert dataset.has_sample_field("gsal_score"), "the fields are the second run's by now"
+    dataset.delete_run(second)
+    assert not any(name.startswith("gsal_") for name in dataset.get_field_schema())
+
+
+def test_one_run_key_is_one_run(dataset, graph, tiny):
+    gfo.score(dataset, concepts=graph, run_key="mine")
+    scores = dataset.values("gsal_score")
+    assert gfo.score(dataset, concepts=graph, run_key="mine") == "mine" and dataset.values("gsal_score") == scores
+    with pytest.raises(ValueError, match="other images or with another configuration; use another run_key"):
+        gfo.score(dataset, concepts=graph, run_key="mine", assign="prototypes")
+    with pytest.raises(ValueError, match="run_key must be letters"):
+        gfo.score(dataset, concepts=graph, run_key="not a key")
+
+
+def test_no_labels_at_all_is_a_cold_start_with_a_note(dataset, graph, tiny):
+    events = []
+    dataset.clear_sample_field("ground_truth")
+    gfo.score(dataset, concepts=graph, on_event=events.append)
+    assert any("cold start" in e.get("message", "") for e in events)
+    assert dataset.distinct("gsal_proposals.detections.source") == ["grid"]
+    assert len(dataset.exists("gsal_rank")) == 12
+
+
+def test_a_view_of_unlabeled_images_uses_the_datasets_labels_and_says_so(dataset, graph, tiny):
+    unlabeled = dataset.match(fo.ViewField("ground_truth") == None)  # noqa: E711
+    gfo.score(unlabeled, concepts=graph)
+    config = gfo.runs.load(dataset).config
+    assert config.counts["labeled"] == 3 and "3 labeled ones of the dataset" in config.notes[0]
+
+
+def test_a_view_with_labels_keeps_the_rest_out(dataset, graph, tiny):
+    gfo.score(dataset[1:8], concepts=graph)
+    config = gfo.runs.load(dataset).config
+    assert config.counts["labeled"] == 2 and dict(config.coverage)["void"] == 0, "image 0 is outside the view"
+
+
+def test_a_view_that_filters_labels_inside_images_is_read_whole(dataset, graph, tiny):
+    view = dataset.filter_labels("ground_truth", fo.ViewField("label") == "petal", only_matches=False)
+    gfo.score(view, concepts=graph)
+    assert dict(gfo.runs.load(dataset).config.coverage)["void"] == 2
+
+
+def test_a_label_outside_the_graph_is_counted_by_its_looks_and_named(dataset, graph, tiny):
+    sample = dataset.first()
+    sample["ground_truth"] = fo.Detections(detections=[box("defect"), box("defect"), box("defect"), box("void")])
+    sample.save()
+    gfo.score(dataset, concepts=graph)
+    config = gfo.runs.load(dataset).config
+    assert dict(config.coverage)["void"] == 3 and dict(config.coverage)["crack"] == 2
+    assert (
+        'label "defect" (3 boxes) is not in concept graph "film": counted by its looks as crack 1, void 2'
+        in config.notes
+    )
+
+
+def test_bad_images_are_listed_with_a_reason_and_never_ranked(dataset, graph, tiny, tmp_path):
+    (tmp_path / "images" / "empty.png").touch()
+    nan = picture(tmp_path / "images" / "nan.png", 99)
+    bad = [fo.Sample(str(tmp_path / "images" / n)) for n in ("gone.png", "empty.png")] + [fo.Sample(nan)]
+    dataset.add_samples(bad)
+    gfo.score(dataset, concepts=graph)
+    dataset.reload()
+    reasons = {Path(s.filepath).name: (s.gsal_error, s.gsal_rank, s.gsal_score) for s in dataset.exists("gsal_error")}
+    assert reasons == {
+        "gone.png": ("the file is missing", None, None),
+        "empty.png": ("the file is no image", None, None),
+        "nan.png": ("the difficulty of the image is not finite", None, None),
+    }
+    assert gfo.runs.load(dataset).config.counts["failed"] == 2
+
+
+def test_proposals_come_from_a_field_and_no_detector_is_trained(dataset, graph, tiny):
+    preds = [fo.Detections(detections=[box("x", confidence=0.7)] if i % 2 else []) for i in range(12)]
+    dataset.set_values("preds", preds)
+    events = []
+    gfo.score(dataset, concepts=graph, proposals="preds", on_event=events.append)
+    assert not any(e.get("stage") == "train" for e in events)
+    got = {s.id: s.gsal_proposals.detections for s in dataset.exists("gsal_rank")}
+    assert {d.source for boxes in got.values() for d in boxes} == {"field", "whole"}
+    assert dataset.count("gsal_proposals.detections") == 9 and dataset[-1:].first().gsal_proposals.detections[
+        0
+    ].confidence == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(proposals="nowhere"), 'no field "nowhere"'),
+        (dict(proposals="filepath"), "not Detections"),
+        (dict(proposals="ground_truth"), "cannot both be"),
+        (dict(label_field="filepath"), "not Detections"),
+        (dict(detector="/nowhere"), "holds no detector.json"),
+        (dict(processes=0), "processes must be at least 1"),
+        (dict(concepts="/nowhere.yaml"), "cannot read the concept graph"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused_in_a_sentence(dataset, graph, tiny, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        gfo.score(dataset, **{"concepts": graph, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_pool_of_images_is_refused(dataset, graph, tiny, tmp_path):
+    with pytest.raises(ValueError, match="expected a FiftyOne dataset or view, got list"):
+        gfo.score([], concepts=graph)
+    with pytest.raises(ValueError, match="the view of .* is empty"):
+        gfo.score(dataset.match_tags("nobody"), concepts=graph)
+    with pytest.raises(ValueError, match="holds patches"):
+        gfo.score(dataset.to_patches("ground_truth"), concepts=graph)
+    with pytest.raises(ValueError, match="all 3 images have labels"):
+        gfo.score(dataset.exists("ground_truth"), concepts=graph)
+    with pytest.raises(ValueError, match='assign="prototypes" knows only concepts that have labels'):
+        dataset.clear_sample_field("ground_truth")
+        gfo.score(dataset, concepts=graph, assign="prototypes")
+    video = fo.Dataset()
+    video.add_sample(fo.Sample(str(tmp_path / "film.mp4")))
+    with pytest.raises(ValueError, match="holds video"):
+        gfo.score(video, concepts=graph)
+
+
+def test_a_full_or_unwritable_run_folder_is_a_sentence(dataset, graph, tiny, tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder should be")
+    with pytest.raises(ValueError, match="cannot write to .*choose another run folder"):
+        gfo.score(dataset, concepts=graph, run_dir=blocked / "run")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("keep me")
+    with pytest.raises(ValueError, match="holds files that are no GSAL run"):
+        gfo.score(dataset, concepts=graph, run_dir=foreign)
+    assert [p.name for p in foreign.iterdir() if p.name != ".lock"] == ["thesis.txt"]
+
+
+def test_every_field_that_is_written_is_in_the_table_and_shown_by_the_schema(dataset, graph, tiny):
+    gfo.score(dataset, concepts=graph)
+    schema = dataset.get_field_schema(flat=True)
+    table = {f.name: f for f in fields.SAMPLE_FIELDS + fields.PROPOSAL_FIELDS if f.owner == "score"}
+    assert set(table) <= set(schema) and all(schema[n].description == f.meaning for n, f in table.items())
+    assert {n for n in dataset.get_field_schema() if n.startswith("gsal_")} == set(fields.SCORE_FIELDS)
+    assert not dataset.get_dynamic_field_schema(), "an undeclared attribute would be invisible in the App"
