@@ -1,6 +1,9 @@
 """The demo, small: real pool, real workers, both rounds, and what it leaves behind."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import fiftyone as fo
@@ -101,3 +104,16 @@ def test_a_dataset_of_the_same_name_that_a_person_made_is_refused(demo, tmp_path
 def test_impossible_demos_are_refused_before_any_work(wrong, tmp_path):
     with pytest.raises(ValueError, match=r"images must be|budget must be"):
         DemoConfig(out=tmp_path, **wrong)
+
+
+def test_ctrl_c_ends_it_with_130_and_a_sentence(tmp_path):
+    command = [sys.executable, "-m", "gsal_fo.cli", "demo", "--out", str(tmp_path / "demo"), "--no-app"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        for line in process.stderr:
+            if "making" in line:  # the first thing that the demo says
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.splitlines()[-1].startswith("gsal: interrupted")
+    assert "Traceback" not in rest

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gsal_fo.commands import Result
-from gsal_fo.commands.bars import Bars
+from gsal_fo.bars import Bars
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from gsal_fo import config
 from gsal_fo.commands import Result, add_settings, given
-from gsal_fo.commands.bars import Bars
+from gsal_fo.bars import Bars
 
 STAGES = ("detector", "diffusion", "concepts", "train")
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    from gsal_fo.commands.bars import Bars
+    from gsal_fo.bars import Bars
     from gsal_fo.fo.demo import DemoConfig, run_demo
 
     parser = argparse.ArgumentParser(description=__doc__)
