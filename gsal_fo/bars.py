@@ -30,7 +30,6 @@ class Bars:
             disable=not self.console.is_terminal,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.failed = 0
 
     def __enter__(self) -> "Bars":
         self.progress.start()
@@ -56,7 +55,6 @@ class Bars:
             if not self.console.is_terminal:
                 self.say(f"{name}: {event['seconds']:.1f} s")
         elif kind == "failed":
-            self.failed += 1
             self.say(f"left out {event['id']}: {event['reason']}")
         elif kind == "note":
             self.say(str(event["message"]))

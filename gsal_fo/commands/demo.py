@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.commands import Result
 from gsal_fo.bars import Bars
+from gsal_fo.commands import Result
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from gsal_fo import config
-from gsal_fo.commands import Result, add_settings, given
 from gsal_fo.bars import Bars
+from gsal_fo.commands import Result, add_settings, given
 
 STAGES = ("detector", "diffusion", "concepts", "train")
 
