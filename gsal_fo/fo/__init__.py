@@ -1,8 +1,25 @@
 """The FiftyOne side: datasets in, fields, tags and run records out. The only package that imports fiftyone."""
 
-from gsal_fo.fo import runs
+from gsal_fo.fo import plugin, runs
+from gsal_fo.fo.exporting import export
+from gsal_fo.fo.ingesting import IngestReport, ingest
 from gsal_fo.fo.rounds import select
 from gsal_fo.fo.scoring import score, score_events
 from gsal_fo.fo.training import fit, train
+from gsal_fo.fo.views import coverage, node_view, setup_views
 
-__all__ = ["fit", "runs", "score", "score_events", "select", "train"]
+__all__ = [
+    "IngestReport",
+    "coverage",
+    "export",
+    "fit",
+    "ingest",
+    "node_view",
+    "plugin",
+    "runs",
+    "score",
+    "score_events",
+    "select",
+    "setup_views",
+    "train",
+]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
-from fiftyone import ViewField as F
 
 PREFIX = "gsal_"
 UNMATCHED, BACKGROUND = "(unmatched)", "(background)"  # shown where a proposal has no concept; no graph names these
@@ -107,9 +106,8 @@ def add_schema(dataset: fo.Dataset, owner: str) -> None:
 def clear(dataset: fo.Dataset, names: tuple[str, ...]) -> None:
     """Set our fields to None on every sample that has them; indexes and the sidebar stay."""
     schema = dataset.get_field_schema()
-    for name in names:
-        if name in schema:
-            dataset.match(F(name) != None).clear_sample_field(name)  # noqa: E711
+    if found := [name for name in names if name in schema]:
+        dataset.clear_sample_fields(found)
 
 
 def delete(dataset: fo.Dataset, names: tuple[str, ...]) -> None:

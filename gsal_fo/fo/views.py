@@ -1,0 +1,139 @@
+"""How a scored dataset looks in the App: sidebar, colors, indexes, saved views. Called again, it adds what is missing."""
+
+from typing import Any
+
+import fiftyone as fo
+from fiftyone import ViewField as F
+
+from gsal_fo.fo import fields, pool, rounds, runs
+
+TOP = 200  # images of the view "top of pool"
+SHOWN = ("gsal_score", "gsal_proposals", "gsal_path", "gsal_rationale")  # bubbles on the grid
+INDEXES = ("gsal_score", "gsal_rank", "gsal_round", "gsal_path", "gsal_fine.label")
+OURS = "GSAL: "  # saved views whose names begin so are ours
+
+
+def setup_views(dataset: Any) -> list[str]:
+    """Give a scored dataset a sidebar group, active fields, colors, indexes and saved views.
+
+    What a person has set up stays: groups, active fields, colors and views of other names are merged, never replaced.
+
+    Returns:
+        The names of the saved views.
+
+    Raises:
+        ValueError: the dataset has not been scored.
+    """
+    root = pool.check_samples(dataset)
+    record = runs.load(root).config
+    root.persistent = True
+    config = root.app_config
+    names = [f.name for f in fields.SAMPLE_FIELDS if root.has_sample_field(f.name)]
+    config.sidebar_groups = _groups(root, names)
+    active = list(config.active_fields.paths) if config.active_fields else []
+    wanted = [record.label_field, *SHOWN] if root.has_sample_field(record.label_field) else list(SHOWN)
+    config.active_fields = fo.ActiveFields(
+        paths=[*active, *(n for n in wanted if n not in active and root.get_field(n))]
+    )
+    config.color_scheme = _colors(config.color_scheme)
+    root.save()
+    have = root.get_index_information()
+    for path in INDEXES:
+        if root.get_field(path) is not None and path not in have:
+            root.create_index(path)
+    return _views(root, record)
+
+
+def node_view(dataset: fo.Dataset, node: str) -> fo.DatasetView:
+    """The images whose proposals look like a concept node, best first."""
+    return dataset.match(F("gsal_path").contains(node)).sort_by("gsal_rank")
+
+
+def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]]:
+    """How much of each concept node has been labeled by now, rarest first within its level.
+
+    Returns:
+        One dict per node of the scoring's graph: ``node``, ``level``, ``labeled`` (instances now), ``threshold`` (tau of
+        its level), ``rare`` (labeled <= threshold), ``pool`` (images left in the pool that carry it), ``picked`` (images
+        in rounds that carry it).
+
+    Raises:
+        ValueError: the dataset has not been scored, or the run folder is gone.
+    """
+    from gsal_fo.config import GsalParams, from_dict
+
+    root = pool.check_samples(dataset)
+    record = runs.load(root, run_key).config
+    graph = rounds.graph_of(record)
+    counts = graph.coverage(rounds.load_state(root, record, record.label_field).counts)
+    params = from_dict(GsalParams, record.params)
+    tau, rare = graph.thresholds(counts, params), graph.rare(counts, params)
+    left = root.exists("gsal_rank")
+    picked = root.exists("gsal_round") if root.has_sample_field("gsal_round") else root.limit(0)
+    in_pool, in_rounds = (v.count_values("gsal_path") for v in (left, picked))
+    levels = {"fine": 0, "coarse": 1, "abstract": 2}
+    return [
+        {
+            "node": node,
+            "level": graph.level(node),
+            "labeled": int(counts[node]),
+            "threshold": int(tau[graph.level(node)]),
+            "rare": bool(rare[node]),
+            "pool": int(in_pool.get(node, 0)),
+            "picked": int(in_rounds.get(node, 0)),
+        }
+        for node in sorted(graph.graph, key=lambda v: (levels[graph.level(v)], counts[v], v))
+    ]
+
+
+def _groups(dataset: fo.Dataset, names: list[str]) -> list[Any]:
+    """The sidebar with our fields in a group of their own, above the other fields; a person's groups keep their order."""
+    default = fo.DatasetAppConfig.default_sidebar_groups(dataset)
+    groups = list(dataset.app_config.sidebar_groups or default)
+    found = next((g for g in groups if g.name == fields.GROUP), None)
+    for group in groups:
+        if group.name != fields.GROUP:
+            group.paths = [p for p in group.paths if p not in names]
+    if found is None:
+        at = next((k + 1 for k, g in enumerate(groups) if g.name == "tags"), 0)
+        groups.insert(at, fo.SidebarGroupDocument(name=fields.GROUP, paths=names))
+    else:
+        found.paths = [*found.paths, *(n for n in names if n not in found.paths)]
+    return groups
+
+
+def _colors(scheme: fo.ColorScheme | None) -> fo.ColorScheme:
+    """The scheme with a color map for our error maps."""
+    scheme = scheme or fo.ColorScheme()
+    scales = [dict(s) for s in scheme.colorscales or []]
+    if not any(s.get("path") == "gsal_map" for s in scales):
+        scales.append({"path": "gsal_map", "name": "inferno"})
+    scheme.colorscales = scales
+    return scheme
+
+
+def _views(dataset: fo.Dataset, record: Any) -> list[str]:
+    """Save our views; none holds a list of ids, so they follow the fields."""
+    left: fo.DatasetView = dataset.exists("gsal_rank")
+    if dataset.has_sample_field("gsal_round"):
+        left = left.exists("gsal_round", False)
+    graph = rounds.graph_of(record)
+    rare = [node for node in record.rare if graph.level(node) == "fine"]
+    wanted: dict[str, tuple[fo.DatasetView, str]] = {
+        "top of pool": (left.sort_by("gsal_rank").limit(TOP), f"The {TOP} best images that no round has picked"),
+        "rare concepts": (
+            left.match(F("gsal_path").contains([*rare, fields.UNMATCHED])).sort_by("gsal_rank"),
+            f"Pool images that look like a rare concept: {', '.join(rare) or 'none'}, or like none that has labels",
+        ),
+        "no proposals": (
+            left.match(F("gsal_proposals.detections.source").contains("whole")).sort_by("gsal_rank"),
+            "Pool images in which the detector found nothing",
+        ),
+        "failed": (dataset.exists("gsal_error"), "Images without a score, with the reason in gsal_error"),
+    }
+    for key in runs.select_keys(dataset)[-1:]:
+        last = runs.load(dataset, key).config
+        wanted["latest round"] = (rounds.batch_view(dataset, last.tag), f"Round {last.round}: what to label now")
+    for name, (view, description) in wanted.items():
+        dataset.save_view(OURS + name, view, description=description, color="#499CEF", overwrite=True)
+    return [OURS + name for name in wanted]
