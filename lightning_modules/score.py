@@ -1,5 +1,5 @@
 """Worker: proposals, difficulty and crop embeddings of a run folder's images. ``python -m lightning_modules.score
---run DIR``.
+--run-dir DIR``.
 
 Stages run one after the other over all ranks; each streams into Parquet parts and, started again, leaves out the ids
 that its parts hold. Rank 0 then assigns concepts from the stored embeddings (NumPy, no model).

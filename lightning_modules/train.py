@@ -1,4 +1,4 @@
-"""Worker: trains a detector on the labeled images of a run folder. ``python -m lightning_modules.train --run DIR``."""
+"""Worker: trains a detector on the labeled images of a run folder. ``python -m lightning_modules.train --run-dir DIR``."""
 
 import sys
 import time

@@ -1,5 +1,6 @@
 """Streams predicted rows into Parquet parts: memory holds one part, a kill loses at most one part's work."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from gsal_fo.shards import write_part
 
-PART_ROWS = 512
+PART_ROWS = int(os.environ.get("GSAL_PART_ROWS", "512"))  # smaller parts lose less to a kill and cost more files
 PART_SECONDS = 10.0
 
 

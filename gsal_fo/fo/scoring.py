@@ -118,7 +118,7 @@ def score_events(
             yield from training.train_events(found, plan.train, folder / "train", folder / "detector", processes, lock)
         worker = run_worker(
             WORKER,
-            ["--run", str(folder)],
+            ["--run-dir", str(folder)],
             processes=processes,
             log=folder / "worker.log",
             keep_open=(lock,),

@@ -120,7 +120,7 @@ def fit(
 
 
 def _run(module: str, folder: Path, processes: int, lock: int) -> progress.Events:
-    args = ["--run", str(folder)]
+    args = ["--run-dir", str(folder)]
     worker = run_worker(module, args, processes=processes, log=folder / "worker.log", keep_open=(lock,))
     with closing(worker):
         yield from (e for e in worker if e["event"] not in ("done", "error"))

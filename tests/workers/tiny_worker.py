@@ -67,7 +67,7 @@ def rows_of(run, config):
 
 
 def main():
-    run = Path(sys.argv[sys.argv.index("--run") + 1])
+    run = Path(sys.argv[sys.argv.index("--run-dir") + 1])
     config = shards.read_json(run / "config.json")
     if os.environ.get("TINY_FAIL"):
         say(event="error", message=os.environ["TINY_FAIL"])

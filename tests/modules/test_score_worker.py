@@ -1,0 +1,233 @@
+"""The scoring worker as a process: results, resume after kill -9 in every stage, two ranks, bad images, bad models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gsal_fo import shards
+from gsal_fo.config import ConceptConfig, DiffusionConfig
+from tests.modules.helpers import command, environment, run_worker, write_ddpm, write_images, write_run
+
+STAGES = ("proposals", "difficulty", "concepts", "assignment")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_ddpm(tmp_path_factory.mktemp("models") / "ddpm")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), 40)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, images, model):
+    run = tmp_path_factory.mktemp("runs") / "one"
+    write_run(run, images, model=model)
+    done = run_worker(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run
+
+
+def rows(run: Path, stage: str) -> dict[str, dict]:
+    """Rows by id; fails on an id that is there twice."""
+    found = list(shards.iter_rows(run, stage))
+    by_id = {row["id"]: row for row in found}
+    assert len(by_id) == len(found)
+    return by_id
+
+
+def assert_same(a: Path, b: Path) -> None:
+    for stage in ("proposals", "difficulty", "assignment"):
+        left, right = rows(a, stage), rows(b, stage)
+        assert left.keys() == right.keys()
+        for key, row in left.items():
+            for name, value in row.items():
+                other = right[key][name]
+                if isinstance(value, np.ndarray) and name != "map":
+                    np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-7 if name in ("prob", "margin") else 0)
+                elif isinstance(value, float):
+                    assert value == pytest.approx(other, rel=1e-5), (stage, key, name)
+                elif name != "map":
+                    assert value == other, (stage, key, name)
+
+
+def test_every_pool_image_gets_statistics_and_concepts_for_each_proposal(scored):
+    proposals, difficulty, assignment = (rows(scored, s) for s in ("proposals", "difficulty", "assignment"))
+    assert sorted(proposals) == [f"img{i:04d}" for i in range(6, 40)]  # 6 of the 40 are labeled
+    assert proposals.keys() == difficulty.keys() == assignment.keys()
+    for key, row in proposals.items():
+        n = len(row["boxes"]) // 4
+        assert row["source"] == "grid" and n == 10  # no detector and no boxes: the cold start's windows
+        assert len(difficulty[key]["proposal_error"]) == len(assignment[key]["fine"]) == n
+        assert np.isfinite(difficulty[key]["proposal_error"]).all() and difficulty[key]["image_error"] > 0
+        assert set(assignment[key]["fine"]) <= {0, 1, -2}
+
+
+def test_whole_image_window_of_the_grid_scores_as_the_image_itself(scored):
+    """The grid's first window is the whole image at the same 16 px, so its E and V are the image's: crops are scored alike."""
+    for row in rows(scored, "difficulty").values():
+        assert row["proposal_error"][0] == pytest.approx(row["image_error"], rel=1e-4)
+        assert row["proposal_variance"][0] == pytest.approx(row["image_variance"], rel=1e-4)
+
+
+def test_two_processes_give_the_same_scores_no_image_twice_none_lost(scored, images, model, tmp_path):
+    write_run(tmp_path / "two", images, model=model)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    module = command(tmp_path / "two")[2:]
+    done = subprocess.run([*launch, *module], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {p.name[:8] for p in (tmp_path / "two" / "difficulty").glob("part-*")} == {"part-000", "part-001"}
+    assert_same(scored, tmp_path / "two")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_a_stage_the_same_command_finishes_with_the_same_result(stage, scored, images, model, tmp_path):
+    run = tmp_path / "killed"
+    write_run(run, images, model=model)
+    # One row per part, so that there are parts to find half-way.
+    env = {**environment(), "GSAL_PART_ROWS": "1"}
+    with subprocess.Popen(command(run), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list((run / stage).glob("part-*")):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    before = {s: len(list((run / s).glob("part-*"))) for s in STAGES}
+    assert before[stage] >= 1
+    (run / stage / ".part-000-000099.parquet.1.tmp").write_bytes(b"PAR1 half a part")  # what a kill inside a write leaves
+    done = run_worker(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(scored, run)
+
+
+def test_bad_images_are_listed_with_the_reason_and_odd_ones_are_scored(model, tmp_path):
+    good = write_images(tmp_path / "images", 8)
+    odd = tmp_path / "images"
+    pixels = np.arange(48 * 48, dtype=np.uint16).reshape(48, 48) * 28
+    Image.fromarray(pixels).save(odd / "deep.png")
+    Image.new("CMYK", (48, 48), (10, 90, 30, 0)).save(odd / "cmyk.jpg")
+    palette = Image.new("P", (48, 48), 1)
+    palette.putpalette([0, 0, 0, 200, 30, 30] + [0] * 750)
+    palette.save(odd / "palette.png", transparency=0)
+    Image.new("L", (1, 1), 77).save(odd / "one.png")
+    Image.new("L", (5000, 7), 77).save(odd / "wide.png")
+    (odd / "empty.png").write_bytes(b"")
+    (odd / "cut.png").write_bytes(good[0].read_bytes()[:900])
+    (odd / "text.png").write_text("not an image")
+    names = ["deep.png", "cmyk.jpg", "palette.png", "one.png", "wide.png", "empty.png", "cut.png", "text.png", "gone.png"]
+    write_run(tmp_path / "run", [*good, *(odd / n for n in names)], model=model)
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    ids = {f"img{8 + i:04d}": name for i, name in enumerate(names)}
+    failed = {ids[e["id"]]: e["reason"] for e in events if e["event"] == "failed"}
+    assert sorted(failed) == ["cut.png", "empty.png", "gone.png", "text.png"]
+    assert "truncated" in failed["cut.png"] and "empty" in failed["empty.png"]
+    assert "missing" in failed["gone.png"] and "not an image" in failed["text.png"]
+    difficulty = rows(tmp_path / "run", "difficulty")
+    for key, name in ids.items():
+        assert (key in difficulty) == (name not in failed)
+        if key in difficulty:
+            assert np.isfinite(difficulty[key]["image_error"])
+
+
+def test_an_image_deleted_after_detection_fails_alone(model, tmp_path):
+    paths = write_images(tmp_path / "images", 10)
+    write_run(tmp_path / "run", paths, model=model)
+    assert run_worker(tmp_path / "run").returncode == 0
+    for stage in ("difficulty", "concepts"):
+        for part in (tmp_path / "run" / stage).glob("part-*"):
+            part.unlink()
+    paths[9].unlink()
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [json.loads(s)["id"] for s in done.stdout.splitlines() if json.loads(s)["event"] == "failed"] == ["img0009"]
+    assert "missing" in rows(tmp_path / "run", "difficulty")["img0009"]["error"]
+    assert rows(tmp_path / "run", "difficulty")["img0008"]["error"] is None
+
+
+def test_a_model_that_returns_nan_leaves_nan_not_a_number_that_ranks(images, tmp_path):
+    nan = write_ddpm(tmp_path / "nan", nan=True)
+    write_run(tmp_path / "run", images[:9], model=nan)
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(np.isnan(row["image_error"]) for row in rows(tmp_path / "run", "difficulty").values())
+
+
+def test_parts_of_another_configuration_are_refused_in_one_sentence(images, model, tmp_path):
+    write_run(tmp_path / "run", images[:8], model=model)
+    assert run_worker(tmp_path / "run").returncode == 0
+    changed = DiffusionConfig(model=str(model), crop_size=16, draws=8)
+    write_run(tmp_path / "run", images[:8], model=model, diffusion=changed)
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 1
+    error = json.loads(done.stdout.splitlines()[-1])
+    assert error["event"] == "error" and "never mixed" in error["message"] and "\n" not in error["message"]
+
+
+def test_a_second_run_over_the_same_images_does_no_diffusion_work(images, model, tmp_path):
+    for name in ("first", "second"):
+        write_run(tmp_path / name, images[:12], model=model, cache=str(tmp_path / "cache"))
+        done = run_worker(tmp_path / name)
+        assert done.returncode == 0, done.stdout + done.stderr
+    scored = [json.loads((tmp_path / n / "result.json").read_text())["diffusion"]["scored"] for n in ("first", "second")]
+    assert scored == [6 * 11, 0]  # 6 pool images, each with 10 windows
+    for key, row in rows(tmp_path / "first", "difficulty").items():
+        np.testing.assert_array_equal(row["proposal_error"], rows(tmp_path / "second", "difficulty")[key]["proposal_error"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_ends_in_one_sentence_and_goes_on_once_there_is_room(images, model, tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        write_run(place / "run", images, model=model)
+        (place / "filler").write_bytes(b"x" * 40_000)
+        done = run_worker(place / "run")
+        assert done.returncode == 1
+        message = json.loads(done.stdout.splitlines()[-1])["message"]
+        assert "No space left" in message and "free space" in message
+        subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
+        done = run_worker(place / "run")
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_label_outside_the_graph_is_counted_by_looks_and_reported(images, model, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_run(tmp_path / "run", images[:14], model=model)
+    table = pq.read_table(tmp_path / "run" / "manifest.parquet").to_pylist()
+    table[5]["labels"] = ["defect"]  # image 5 holds a disk
+    shards.write_table(pa.Table.from_pylist(table, schema=shards.MANIFEST), tmp_path / "run" / "manifest.parquet")
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    notes = [json.loads(s)["message"] for s in done.stdout.splitlines() if json.loads(s)["event"] == "note"]
+    assert any('"defect"' in n and "disk" in n for n in notes), notes
+    assert json.loads((tmp_path / "run" / "assigned.json").read_text())["unknown"] == {"defect": {"disk": 1}}
+
+
+def test_prototypes_without_a_known_label_say_what_to_use_instead(images, model, tmp_path):
+    write_run(tmp_path / "run", images[:8], model=model, labeled=0)
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 1
+    assert 'use assign="clip"' in json.loads(done.stdout.splitlines()[-1])["message"]
+
+
+def test_detector_assignment_without_a_detector_is_refused(images, model, tmp_path):
+    write_run(tmp_path / "run", images[:8], model=model, concepts=ConceptConfig(assign="detector"))
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 1 and "needs a trained detector" in json.loads(done.stdout.splitlines()[-1])["message"]
