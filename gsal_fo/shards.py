@@ -13,6 +13,7 @@ Boxes are flattened ``xywh_rel`` (4 floats per box), posteriors flattened (C + 1
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,29 +86,33 @@ class ShardError(ValueError):
     """A run folder cannot be used as it is; the message says which file and what to do."""
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file atomically: readers see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _atomic(path: Path) -> Iterator[Path]:
+    """A temporary neighbour of ``path`` to write to, which then takes its name: readers see the whole file or none.
+
+    Raises ShardError where the system refuses (full disk, no folder, no permission), leaving nothing half written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         reason = error.strerror or error
         raise ShardError(f"cannot write {path}: {reason}; free space or choose another output folder") from error
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write one Parquet file atomically."""
+    with _atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def write_json(value: Any, path: Path) -> None:
     """Write JSON atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ShardError(f"cannot write {path}: {reason}; free space or choose another output folder") from error
 
 
 def write_part(folder: Path, stage: str, rows: Sequence[Mapping[str, Any]], *, digest: str, rank: int = 0) -> Path:

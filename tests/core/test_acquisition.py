@@ -54,7 +54,7 @@ def test_two_images_worked_by_hand():
 
 
 def test_a_power_mean_by_hand_and_clipping():
-    # 17 calm proposals and one far out: z = sqrt(17) = 4.12 sd, clipped to u = 8; the calm ones have u = 4 - 1/sqrt(17).
+    # 17 calm proposals and one far out: z = sqrt(17) = 4.12 sd, clipped to u = 8; the calm ones have 4 - 1/sqrt(17).
     images = [(0, 0, [(0, 0, 0)] * 9), (0, 0, [(0, 0, 0)] * 8 + [(1, 0, 0)])]
     got = gsal_scores(*arrays(images), GsalParams())
     calm = 4 - 17**-0.5
