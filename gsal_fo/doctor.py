@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gsal_fo.commands import plugin
-
 OK, MISSING, BROKEN = "ok", "missing", "broken"  # missing: optional, or only part of the product needs it
 MARK = {OK: "ok", MISSING: "--", BROKEN: "!!"}
 FREE_GIB = 2.0
@@ -115,12 +113,10 @@ def _fiftyone() -> Iterator[Check]:
         yield Check("FiftyOne", BROKEN, str(error), "mend mongod; then try: fiftyone datasets list")
         return
     yield Check("FiftyOne", OK, f"{got['version']}, database answers, {got['datasets']} datasets")
-    place = plugin.linked(Path(got["plugins_dir"]))
-    if place:
-        yield Check("plugin", OK, str(place))
+    if got["plugin"]:
+        yield Check("plugin", OK, got["plugin"])
     else:
-        detail = f"not in {got['plugins_dir']}: the App shows no GSAL operators"
-        yield Check("plugin", MISSING, detail, "gsal plugin install")
+        yield Check("plugin", MISSING, "not installed: the App shows no GSAL operators", "gsal plugin install")
 
 
 def _models() -> Iterator[Check]:

@@ -178,7 +178,9 @@ def score(args: argparse.Namespace) -> Result:
         )
     done = fo.runs.load(dataset_of(samples), key).config
     data = {"run_key": key, "run_dir": str(done.run_dir), "counts": done.counts, "notes": done.notes}
-    return Result(data, f"{key}: {done.counts}; next: gsal select {args.dataset} --budget N")
+    counts = done.counts
+    text = f"{key}: {counts['scored']} of {counts['pool']} unlabeled images ranked, {counts['failed']} left out"
+    return Result(data, f"{text}; next: gsal select {args.dataset} --budget N")
 
 
 def select(args: argparse.Namespace) -> Result:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import fiftyone as fo
+from fiftyone.plugins import list_plugins
 
 from gsal_fo.fo import runs
 
@@ -47,5 +48,6 @@ def dataset_of(samples: fo.Dataset | fo.DatasetView) -> fo.Dataset:
 
 
 if __name__ == "__main__":
-    answer = {"version": fo.__version__, "datasets": len(fo.list_datasets()), "plugins_dir": fo.config.plugins_dir}
+    found = [p.directory for p in list_plugins(builtin=False) if p.name == "@gsal/active-learning"]
+    answer = {"version": fo.__version__, "datasets": len(fo.list_datasets()), "plugin": found[0] if found else None}
     print(json.dumps(answer))
