@@ -1,0 +1,97 @@
+"""Decoding, crops, grouping and the statistics cache, against Pillow and plain arithmetic."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_modules.cache import StatisticsCache
+from lightning_modules.data import ImageError, crops, groups, read_image, resized
+from lightning_modules.diffusion import quantized
+
+
+def test_gray_color_and_exif_come_out_as_upright_rgb(tmp_path):
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
+    Image.fromarray(pixels).save(tmp_path / "color.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "color.png")[0], pixels)
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png")[0], np.repeat(pixels[..., :1], 3, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate 90 degrees clockwise to show"
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png")[0], np.rot90(pixels, -1))
+
+
+def test_sixteen_bits_use_the_range_that_is_there(tmp_path):
+    ramp = np.linspace(1000, 5000, 64 * 64).astype(np.uint16).reshape(64, 64)  # 12-bit data in a 16-bit file
+    ramp[0, 0] = 65535  # one hot pixel
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    got = read_image(tmp_path / "deep.png")[0][..., 0].astype(int)
+    want = (ramp.astype(float) - 1000) / 4000 * 255
+    assert np.abs(got - want).ravel()[5:-5].max() < 3  # 0.1 % at either end is clipped
+
+
+def test_transparency_lies_on_black(tmp_path):
+    image = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
+    image.putpixel((1, 0), (200, 100, 50, 0))
+    image.save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png")[0][0], [[200, 100, 50], [0, 0, 0]])
+
+
+def test_the_digest_is_of_the_file_not_of_its_name(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    Image.new("L", (4, 4), 1).save(tmp_path / "c.png")
+    digests = [read_image(tmp_path / f"{n}.png")[1] for n in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_a_crop_is_the_padded_box(tmp_path):
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    pixels[40:60, 40:60] = 255
+    got = crops(pixels, np.array([[0.4, 0.4, 0.2, 0.2]]), pad=0.2, size=24)[0, 0].float()
+    # Padded by 20 %: 24 px wide, 2 px of black on each side of 20 px of white, at one to one scale.
+    assert got[2:22, 2:22].min() == 255 and got[:2].max() == 0 and got[:, 22:].max() == 0
+
+
+@pytest.mark.parametrize("box", [[0, 0, 0, 0], [1, 1, 0, 0], [0.999, 0.2, 0.5, 1e-6], [-0.2, -0.2, 2, 2]])
+def test_any_box_gives_a_crop(box):
+    assert crops(np.full((7, 5, 3), 9, np.uint8), np.array([box]), pad=0.2, size=8).unique().tolist() == [9]
+
+
+def test_resizing_keeps_a_hairline_visible():
+    pixels = np.zeros((512, 512, 3), np.uint8)
+    pixels[:, 257] = 255  # one pixel wide; nearest neighbor to 64 px reads columns 4, 12, 20, ... and drops it
+    assert resized(pixels, 64).float().amax((0, 1)).max() > 20
+
+
+def test_groups_hold_one_shape_each_and_lose_nothing():
+    items = [(i, torch.zeros(1, 2 + i % 3)) for i in range(11)]
+    got = list(groups(items, 2))
+    assert sorted(k for keys, _ in got for k in keys) == list(range(11))
+    assert all(len(keys) == len(x) <= 2 for keys, x in got)
+
+
+def test_quantized_boxes_stay_in_the_image_and_near_the_original():
+    rng = np.random.default_rng(0)
+    low, high = np.sort(rng.random((2, 500, 2)), axis=0)
+    boxes = np.concatenate([low, high - low], 1)
+    got = quantized(boxes).astype(float)
+    assert (got[:, 2:] > 0).all() and (got[:, :2] + got[:, 2:] <= 1).all()
+    assert np.abs(got - boxes).max() < 1.51 / 1024
+
+
+def test_the_cache_reads_what_any_rank_wrote_under_its_own_scorer(tmp_path):
+    keys = {f"k{i}": np.array([i, np.nan, -i], np.float32) for i in range(1200)}
+    for rank in (0, 1):
+        part = {k: v for i, (k, v) in enumerate(keys.items()) if i % 2 == rank}
+        StatisticsCache(tmp_path, scorer="s1", rank=rank).put(part)
+    got = StatisticsCache(tmp_path, scorer="s1").get([*keys, "unknown"])
+    assert got.keys() == keys.keys()
+    np.testing.assert_array_equal(got["k7"], keys["k7"])
+    assert StatisticsCache(tmp_path, scorer="s2").get(["k7"]) == {}

@@ -1,0 +1,132 @@
+"""Detectors: proposals and posteriors against torchvision's own post-processing, training, checkpoints."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gsal_fo import shards
+from gsal_fo.boxes import iou
+from gsal_fo.config import DetectorConfig, TrainConfig, to_dict
+from lightning_modules import detector as D
+from lightning_modules.data import read_image, to_float
+from tests.modules.helpers import BOXES, run_worker, write_images, write_run
+
+LOOSE = DetectorConfig(score_floor=0.05, nms_iou=0.5, max_proposals=10)
+
+
+@pytest.fixture(scope="module")
+def images():
+    torch.manual_seed(1)
+    return [torch.rand(3, 96, 128), torch.rand(3, 96, 128)]
+
+
+@pytest.mark.parametrize(("arch", "size"), [("small", 96), ("mobilenet_v3_320", 96), ("r50_fpn", 64)])
+def test_detections_equal_torchvisions_own_post_processing(arch, size, images):
+    torch.manual_seed(0)
+    model = D.build(arch, classes=3, backbone="none", size=size).eval()
+    model.roi_heads.score_thresh, model.roi_heads.nms_thresh = LOOSE.score_floor, LOOSE.nms_iou
+    model.roi_heads.detections_per_img = LOOSE.max_proposals
+    model.rpn.score_thresh = 0.0
+    with torch.inference_mode():
+        theirs, ours = model(images), D.propose(model, images, LOOSE)
+    for want, got in zip(theirs, ours, strict=True):
+        assert len(want["boxes"]) > 0
+        scale = torch.tensor([128, 96, 128, 96])
+        torch.testing.assert_close(got["boxes"] * scale, want["boxes"], atol=1e-3, rtol=0)
+        torch.testing.assert_close(got["scores"], want["scores"], atol=1e-6, rtol=0)
+        assert got["labels"].tolist() == want["labels"].tolist()
+        # The posterior row is the one that the score was read from, and it is a distribution.
+        torch.testing.assert_close(got["posterior"].gather(1, got["labels"][:, None])[:, 0], got["scores"])
+        torch.testing.assert_close(got["posterior"].sum(1), torch.ones(len(got["scores"])))
+
+
+def test_objectness_proposals_are_best_first_and_apart(images):
+    torch.manual_seed(0)
+    model = D.build("small", classes=2, backbone="none", size=96).eval()
+    with torch.inference_mode():
+        got = D.propose(model, images, DetectorConfig(proposals="objectness", max_proposals=5))
+    for one in got:
+        assert 0 < len(one["boxes"]) <= 5 and (one["scores"].diff() <= 0).all()
+        xywh = np.concatenate([one["boxes"][:, :2], one["boxes"][:, 2:] - one["boxes"][:, :2]], 1)
+        assert (iou(xywh, xywh)[~np.eye(len(xywh), dtype=bool)] <= 0.5 + 1e-6).all()
+
+
+def test_an_image_proposes_the_same_alone_and_in_a_batch(images):
+    torch.manual_seed(0)
+    model = D.build("small", classes=2, backbone="none", size=96).eval()
+    with torch.inference_mode():
+        together = D.propose(model, images, LOOSE)
+        alone = D.propose(model, images[1:], LOOSE)
+    torch.testing.assert_close(together[1]["posterior"], alone[0]["posterior"], rtol=1e-4, atol=1e-6)
+
+
+def test_backbone_weights_come_from_a_file_and_a_wrong_one_is_refused(tmp_path):
+    from safetensors.torch import save_file
+    from torchvision.models import resnet18, resnet50
+
+    net = resnet50()
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path / "r50.safetensors")
+    model = D.build("r50_fpn", classes=1, backbone=str(tmp_path / "r50.safetensors"), size=64)
+    torch.testing.assert_close(model.backbone.body.layer4[2].conv3.weight, net.layer4[2].conv3.weight)
+    save_file({k: v.contiguous() for k, v in resnet18().state_dict().items()}, tmp_path / "r18.safetensors")
+    with pytest.raises(ValueError, match="lacks .* tensors of this backbone"):
+        D.build("r50_fpn", classes=1, backbone=str(tmp_path / "r18.safetensors"), size=64)
+    with pytest.raises(ValueError, match="do not exist"):
+        D.build("r50_fpn", classes=1, backbone=str(tmp_path / "none.safetensors"), size=64)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    place = tmp_path_factory.mktemp("train")
+    images = write_images(place / "images", 16)
+    write_run(place / "run", images, model=Path("unused"), labeled=12)
+    config = TrainConfig(arch="small", backbone="mobilenet_v2:none", steps=60, batch_size=4, size=64)
+    job = {"kind": "train", "config": to_dict(config), "out": str(place / "detector")}
+    shards.write_json(job, place / "run" / "config.json")
+    done = run_worker(place / "run", module="lightning_modules.train")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_training_finds_the_disk_that_it_was_shown(trained):
+    place, events = trained
+    steps = [e["done"] for e in events if e["event"] == "progress"]
+    assert steps == sorted(steps) and steps[-1] == 60
+    model, facts = D.load(place / "detector")
+    assert facts["classes"] == ["bar", "disk"] and facts["images"] == 12 and facts["boxes"] == 12
+    held_out = write_images(place / "fresh", 8, seed=7)
+    hits = []
+    for i, path in enumerate(held_out):
+        if i % 2:
+            with torch.inference_mode():
+                x = to_float(torch.from_numpy(read_image(path)[0]).permute(2, 0, 1))
+                found = D.propose(model, [x], DetectorConfig(proposals="objectness"))[0]
+            corners = found["boxes"].numpy()
+            boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+            hits.append(iou(np.array([BOXES[1]]), boxes).max() > 0.4)
+    assert np.mean(hits) >= 0.5  # 4 disks, random features and 60 steps: an untrained head finds none
+
+
+def test_a_trained_folder_is_not_trained_again(trained):
+    place, _ = trained
+    before = (place / "detector" / "model.safetensors").stat().st_mtime_ns
+    done = run_worker(place / "run", module="lightning_modules.train")
+    assert done.returncode == 0 and "already" in done.stdout
+    assert (place / "detector" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is not a detector checkpoint"):
+        D.load(tmp_path)
+
+
+def test_training_without_a_box_says_so(tmp_path):
+    images = write_images(tmp_path / "images", 2)
+    write_run(tmp_path / "run", images, model=Path("unused"), labeled=0)
+    job = {"kind": "train", "config": to_dict(TrainConfig(steps=1)), "out": str(tmp_path / "out")}
+    shards.write_json(job, tmp_path / "run" / "config.json")
+    done = run_worker(tmp_path / "run", module="lightning_modules.train")
+    assert done.returncode == 1 and "label some images first" in json.loads(done.stdout.splitlines()[-1])["message"]
