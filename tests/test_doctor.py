@@ -15,6 +15,13 @@ def test_a_working_installation_has_nothing_broken(capsys):
     assert {"Python", "torch", "mongod", "FiftyOne", "plugin", "models", "disk", "browser"} == set(checks)
 
 
+def test_the_bundled_mongod_runs(monkeypatch):
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI")
+    (check,) = doctor._mongod()
+    assert check.state == doctor.OK
+    assert "db version" in check.detail
+
+
 def test_an_unwritable_home_is_broken_and_says_what_to_set(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("")

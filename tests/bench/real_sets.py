@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -109,6 +110,8 @@ def run_set(
         seconds[stage] = round(time.monotonic() - started, 1)
         return got
 
+    if (out / "images").is_dir():  # an earlier run's: its folders belong to samples that import_pool replaces
+        shutil.rmtree(out)
     truth = link_neutral(name, out / "images", limit=limit, seed=seed)
     known = Labeler(truth, SETS[name][1])
     names = sorted(truth)
