@@ -67,7 +67,7 @@ def export(
     info = runs.load(dataset, run_key)
     graph = rounds.graph_of(info.config)
     folder = Path(out).expanduser().absolute()
-    old = _claimed(folder)
+    old = claimed(folder)
     items, missing = _items(dataset, view.values("id"), floor, set(graph.fine))
     if not items:
         raise ValueError(
@@ -140,7 +140,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return (height, width) if image.getexif().get(ORIENTATION) in ROTATED else (width, height)
 
 
-def _claimed(folder: Path) -> list[str]:
+def claimed(folder: Path) -> list[str]:
     """The files of an earlier export; raises ValueError where the folder holds anything else."""
     if not folder.exists():
         return []

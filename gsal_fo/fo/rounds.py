@@ -111,7 +111,7 @@ def select(
 
 def batch_view(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
     """The images of a round, best first: by tag and field, so that a saved view of it holds no ids."""
-    return dataset.match_tags(tag).sort_by("gsal_rank")
+    return dataset.match_tags(tag).sort_by("gsal_score", reverse=True)  # ascending ranks would put "no rank" first
 
 
 @dataclass(frozen=True)

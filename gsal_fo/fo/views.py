@@ -1,10 +1,11 @@
-"""How a scored dataset looks in the App: sidebar, colors, indexes, saved views. Called again, it adds what is missing."""
+"""How a scored dataset looks in the App: sidebar, colors, indexes, saved views."""
 
 from typing import Any
 
 import fiftyone as fo
 from fiftyone import ViewField as F
 
+from gsal_fo.config import GsalParams, from_dict
 from gsal_fo.fo import fields, pool, rounds, runs
 
 TOP = 200  # images of the view "top of pool"
@@ -46,31 +47,29 @@ def setup_views(dataset: Any) -> list[str]:
 
 def node_view(dataset: fo.Dataset, node: str) -> fo.DatasetView:
     """The images whose proposals look like a concept node, best first."""
-    return dataset.match(F("gsal_path").contains(node)).sort_by("gsal_rank")
+    return dataset.match(F("gsal_path").contains(node)).sort_by("gsal_score", reverse=True)
 
 
 def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]]:
     """How much of each concept node has been labeled by now, rarest first within its level.
 
     Returns:
-        One dict per node of the scoring's graph: ``node``, ``level``, ``labeled`` (instances now), ``threshold`` (tau of
-        its level), ``rare`` (labeled <= threshold), ``pool`` (images left in the pool that carry it), ``picked`` (images
-        in rounds that carry it).
+        One dict per node of the scoring's graph: ``node``, ``level``, ``labeled`` (instances now), ``threshold`` (tau
+        of its level), ``rare`` (labeled <= threshold), ``pool`` (images left in the pool that carry it), ``picked``
+        (images in rounds that carry it).
 
     Raises:
         ValueError: the dataset has not been scored, or the run folder is gone.
     """
-    from gsal_fo.config import GsalParams, from_dict
-
     root = pool.check_samples(dataset)
     record = runs.load(root, run_key).config
     graph = rounds.graph_of(record)
     counts = graph.coverage(rounds.load_state(root, record, record.label_field).counts)
     params = from_dict(GsalParams, record.params)
     tau, rare = graph.thresholds(counts, params), graph.rare(counts, params)
-    left = root.exists("gsal_rank")
+    in_pool = left(root, record.label_field).count_values("gsal_path")
     picked = root.exists("gsal_round") if root.has_sample_field("gsal_round") else root.limit(0)
-    in_pool, in_rounds = (v.count_values("gsal_path") for v in (left, picked))
+    in_rounds = picked.count_values("gsal_path")
     levels = {"fine": 0, "coarse": 1, "abstract": 2}
     return [
         {
@@ -86,8 +85,17 @@ def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]
     ]
 
 
+def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
+    """The ranked images that no round has picked and nobody has labeled since."""
+    out: fo.DatasetView = dataset.exists("gsal_rank")
+    for name in ("gsal_round", label_field):
+        if dataset.has_sample_field(name):
+            out = out.exists(name, False)
+    return out
+
+
 def _groups(dataset: fo.Dataset, names: list[str]) -> list[Any]:
-    """The sidebar with our fields in a group of their own, above the other fields; a person's groups keep their order."""
+    """The sidebar with our fields in a group of their own below the tags; a person's groups keep their order."""
     default = fo.DatasetAppConfig.default_sidebar_groups(dataset)
     groups = list(dataset.app_config.sidebar_groups or default)
     found = next((g for g in groups if g.name == fields.GROUP), None)
@@ -114,19 +122,17 @@ def _colors(scheme: fo.ColorScheme | None) -> fo.ColorScheme:
 
 def _views(dataset: fo.Dataset, record: Any) -> list[str]:
     """Save our views; none holds a list of ids, so they follow the fields."""
-    left: fo.DatasetView = dataset.exists("gsal_rank")
-    if dataset.has_sample_field("gsal_round"):
-        left = left.exists("gsal_round", False)
+    rest = left(dataset, record.label_field)
     graph = rounds.graph_of(record)
     rare = [node for node in record.rare if graph.level(node) == "fine"]
     wanted: dict[str, tuple[fo.DatasetView, str]] = {
-        "top of pool": (left.sort_by("gsal_rank").limit(TOP), f"The {TOP} best images that no round has picked"),
+        "top of pool": (rest.sort_by("gsal_rank").limit(TOP), f"The {TOP} best images that no round has picked"),
         "rare concepts": (
-            left.match(F("gsal_path").contains([*rare, fields.UNMATCHED])).sort_by("gsal_rank"),
+            rest.match(F("gsal_path").contains([*rare, fields.UNMATCHED])).sort_by("gsal_rank"),
             f"Pool images that look like a rare concept: {', '.join(rare) or 'none'}, or like none that has labels",
         ),
         "no proposals": (
-            left.match(F("gsal_proposals.detections.source").contains("whole")).sort_by("gsal_rank"),
+            rest.match(F("gsal_proposals.detections.source").contains("whole")).sort_by("gsal_rank"),
             "Pool images in which the detector found nothing",
         ),
         "failed": (dataset.exists("gsal_error"), "Images without a score, with the reason in gsal_error"),

@@ -1,0 +1,173 @@
+"""What the App's forms need: one table of defaults, settings as fields, problems as sentences before a run."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import fiftyone as fo
+
+from gsal_fo import config as cfg
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.fo import exporting, pool, runs, views
+
+GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
+DEFAULTS: dict[str, Any] = {
+    "label_field": "ground_truth",
+    "detector": None,
+    "diffusion": "embedded",
+    "clip": "embedded",
+    "assign": "clip",
+    "processes": 1,
+    "budget": 20,
+    "format": exporting.FORMATS[0],
+    "floor": exporting.FLOOR,
+}
+TEXTS = ("proposals", "detector", "diffusion", "clip", "pretrained", "encoder", "assign", "labeled_tag", "run_key")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "rarity": cfg.RARITY,
+    "abstract": cfg.ABSTRACT,
+    "image_rarity": cfg.IMAGE_RARITY,
+    "unmatched": cfg.UNMATCHED,
+    "batch": cfg.BATCH,
+    "strategy": cfg.STRATEGIES,
+    "noise": cfg.NOISE,
+    "reduce": cfg.REDUCE,
+    "regions": cfg.REGIONS,
+    "proposals": cfg.PROPOSALS,
+    "arch": cfg.ARCHITECTURES,
+}
+# Stage name, as it prefixes the form's fields, and what the form already asks for elsewhere.
+STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "params": (cfg.GsalParams, ()),
+    "detector": (cfg.DetectorConfig, ("checkpoint",)),
+    "diffusion": (cfg.DiffusionConfig, ("model",)),
+    "concepts": (cfg.ConceptConfig, ("assign", "clip", "pretrained", "encoder")),
+    "train": (cfg.TrainConfig, ()),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One constant as a form field: ``kind`` is int, float or str; ``default`` None is the model's own."""
+
+    key: str
+    name: str
+    kind: type
+    default: Any
+    choices: tuple[str, ...] = ()
+
+
+def settings(stage: str) -> list[Setting]:
+    """The form fields of one stage, made from its dataclass, so that none can be missing or differ."""
+    kind, skip = STAGES[stage]
+    hints = get_type_hints(kind)
+    out = []
+    for field in dataclasses.fields(kind):
+        if field.name not in skip:
+            plain = [t for t in _types(hints[field.name]) if t in (int, float, str)]
+            if plain:
+                key = f"{stage}__{field.name}"
+                choices = CHOICES.get(field.name, ())
+                out.append(Setting(key, field.name, plain[0], field.default, choices))
+    return out
+
+
+def config_of(stage: str, values: Mapping[str, Any]) -> Any:
+    """The dataclass of a stage from a form's values; what was left out or empty keeps its default."""
+    kind, _ = STAGES[stage]
+    given = {s.name: s.kind(values[s.key]) for s in settings(stage) if values.get(s.key) not in (None, "")}
+    return cfg.from_dict(kind, given)
+
+
+def detections_fields(dataset: fo.Dataset) -> list[str]:
+    """The dataset's Detections fields, ours left out."""
+    found = dataset.get_field_schema(ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    return [name for name in found if not name.startswith("gsal_")]
+
+
+def graphs() -> dict[str, str]:
+    """Name -> path of the concept graphs that ship with the package."""
+    return {path.stem: str(path) for path in sorted(GRAPHS.glob("*.yaml"))}
+
+
+def last(dataset: fo.Dataset) -> dict[str, Any]:
+    """What the dataset was scored with last, as defaults of the next form; empty before the first scoring."""
+    if not runs.score_keys(dataset):
+        return {}
+    record = runs.load(dataset).config
+    concepts = record.concepts if Path(record.concepts).is_file() else str(Path(record.run_dir) / "concepts.yaml")
+    return {"concepts": concepts, "label_field": record.label_field, "assign": record.assign}
+
+
+def score_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of ``score_events`` from a form's values; raises ValueError for a value that cannot be used."""
+    base = cfg.ScoreConfig()
+    text = {k: v for k in TEXTS if (v := str(values.get(k) or "").strip())}
+    return {
+        "concepts": str(values.get("concepts") or "").strip(),
+        "label_field": values.get("label_field") or DEFAULTS["label_field"],
+        "processes": int(values.get("processes") or DEFAULTS["processes"]),
+        "params": config_of("params", values),
+        "train": config_of("train", values),
+        "config": dataclasses.replace(
+            base, **{stage: config_of(stage, values) for stage in ("detector", "diffusion", "concepts")}
+        ),
+        **text,
+    }
+
+
+def score_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
+    """Why a scoring with these values would be refused; None where nothing speaks against it. Reads no labels."""
+    try:
+        given = score_settings(values)
+        dataset = pool.check_samples(samples)
+        if not given["concepts"]:
+            return "Choose a concept graph file: YAML with the dataset's labels under `concepts:`"
+        ConceptGraph.load(Path(given["concepts"]).expanduser())
+        pool.check_detections(dataset, given["label_field"], what="label field")
+        if (name := given.get("proposals")) and not pool.check_detections(dataset, name, what="proposals field"):
+            return f'dataset "{dataset.name}" has no field "{name}" to take proposals from'
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def left_in_pool(dataset: fo.Dataset, samples: Any) -> int:
+    """Ranked images of ``samples`` that no round has picked and nobody has labeled."""
+    ids = set(samples.values("id")) if isinstance(samples, fo.DatasetView) else None
+    left = views.left(dataset, runs.load(dataset).config.label_field)
+    return len(left) if ids is None else len(ids & set(left.values("id")))
+
+
+def select_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
+    """Why a selection with these values would be refused, or None."""
+    try:
+        dataset = pool.check_samples(samples)
+        config_of("params", values)
+        count = left_in_pool(dataset, samples)
+        budget = values.get("budget") or 0
+        if not 1 <= budget <= count:
+            return (
+                f"The budget must be in [1, {count}]: {count} scored images are unlabeled and in no round; got {budget}"
+            )
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def export_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
+    """Why an export with these values would be refused, or None."""
+    try:
+        runs.load(pool.check_samples(samples))
+        if not (out := str(values.get("out") or "").strip()):
+            return "Choose a folder for the export: new, empty, or an earlier export"
+        exporting.claimed(Path(out).expanduser())
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _types(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

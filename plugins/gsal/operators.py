@@ -1,0 +1,327 @@
+"""Operators: each reads its form, makes one call into gsal_fo.fo, and says what came of it."""
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+import gsal_fo.fo as gfo
+from gsal_fo.fo import fields, forms
+
+TITLES = {
+    "params": "Ranking",
+    "detector": "Proposals",
+    "diffusion": "Diffusion",
+    "concepts": "Concepts",
+    "train": "Training",
+}
+STAGES = {
+    "read": "reading the view",
+    "train": "training the detector",
+    "detect": "finding proposals",
+    "difficulty": "measuring difficulty",
+    "concepts": "looking at the crops",
+    "assign": "assigning concepts",
+    "write": "writing fields",
+}
+
+
+class Score(foo.Operator):
+    """Score a view: a worker process with live progress, then fields."""
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="gsal_score",
+            label="GSAL: score the unlabeled images",
+            description="Rank the images without labels by difficulty and concept rarity",
+            icon="science",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx):
+        form = types.Object()
+        samples, last = ctx.target_view(), forms.last(ctx.dataset)
+        found = forms.detections_fields(ctx.dataset)
+        shipped = ", ".join(f"{name}: {path}" for name, path in forms.graphs().items())
+        form.str(
+            "concepts",
+            label="Concept graph file",
+            description=f"YAML with your labels, their families and attributes. Shipped: {shipped}",
+            default=last.get("concepts"),
+            required=True,
+        )
+        form.str(
+            "label_field",
+            label="Label field",
+            description="Images without a value here are the pool",
+            default=last.get("label_field", forms.DEFAULTS["label_field"]),
+            view=types.AutocompleteView(choices=[types.Choice(name, label=name) for name in found]),
+        )
+        form.str(
+            "proposals",
+            label="Proposals from a field",
+            description="Boxes of any detector that the dataset already holds; empty: from a detector",
+            view=types.AutocompleteView(choices=[types.Choice(name, label=name) for name in found]),
+        )
+        form.str(
+            "detector",
+            label="Detector",
+            description='A checkpoint folder, or "grid" for windows; empty: train one on the labeled images first',
+        )
+        form.enum(
+            "assign",
+            ["clip", "prototypes", "detector"],
+            label="Concepts assigned by",
+            description="prototypes and detector know only concepts that have labels",
+            default=last.get("assign", forms.DEFAULTS["assign"]),
+        )
+        form.str("diffusion", label="Diffusion model", description="embedded, or a folder", default="embedded")
+        form.str("clip", label="CLIP model", description="embedded, an open_clip name, or a folder", default="embedded")
+        _constants(ctx, form, "params", "detector", "diffusion", "concepts", "train")
+        _warn(form, forms.score_problem(samples, {**last, **ctx.params}))
+        return types.Property(form, view=types.View(label="Score the unlabeled images"))
+
+    def execute(self, ctx):
+        try:
+            settings = forms.score_settings({**forms.last(ctx.dataset), **ctx.params})
+            for event in gfo.score_events(ctx.target_view(), **settings):
+                if event["event"] == "done":
+                    text = f"{event['scored']} images scored, {event['failed']} failed; next: GSAL: select a batch"
+                    yield from _tell(ctx, text, "success")
+                elif event["event"] == "note":
+                    yield from _tell(ctx, event["message"], "info")
+                elif event["event"] == "progress":
+                    share = event["done"] / max(1, event["total"])
+                    label = f"{STAGES.get(event['stage'], event['stage'])}: {event['done']} of {event['total']}"
+                    yield from _progress(ctx, share, label)
+        except ValueError as error:
+            if ctx.delegated:
+                raise  # nobody is looking: the run's record must say that it failed
+            yield from _tell(ctx, str(error), "error")
+            return
+        if not ctx.delegated:
+            yield ctx.trigger("reload_dataset")
+
+
+class Select(foo.Operator):
+    """Pick, tag and record the next batch."""
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="gsal_select",
+            label="GSAL: select a batch",
+            description="Tag the best images of the pool for labeling, with the labels of now",
+            icon="checklist",
+            dynamic=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.LOW,
+        )
+
+    def resolve_input(self, ctx):
+        form = types.Object()
+        samples = ctx.target_view()
+        form.int("budget", label="Images to label", default=forms.DEFAULTS["budget"], min=1)
+        _constants(ctx, form, "params")
+        _warn(form, forms.select_problem(samples, {"budget": forms.DEFAULTS["budget"], **ctx.params}))
+        return types.Property(form, view=types.View(label="Select a batch to label"))
+
+    def execute(self, ctx):
+        def run():
+            params = forms.config_of("params", ctx.params) if ctx.params.get("advanced") else None
+            budget = ctx.params.get("budget", forms.DEFAULTS["budget"])
+            batch = gfo.select(ctx.target_view(), budget, params=params)
+            if not ctx.delegated:
+                ctx.ops.reload_dataset()
+                ctx.ops.set_view(view=batch)
+            key = gfo.runs.select_keys(ctx.dataset)[-1]
+            tag = gfo.runs.load(ctx.dataset, key).config.tag
+            return {"tagged": len(batch), "tag": tag}, f"{len(batch)} images tagged {tag}"
+
+        return _answer(ctx, run)
+
+    def resolve_output(self, ctx):
+        return _outputs(tagged="Images tagged", tag="Tag")
+
+
+class Export(foo.Operator):
+    """Write the batch for a labeling tool."""
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="gsal_export",
+            label="GSAL: export the batch",
+            description="Images, pre-labels from the proposals, scores and a manifest, into a folder of the server",
+            icon="file_download",
+            dynamic=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx):
+        form = types.Object()
+        samples = ctx.target_view()
+        form.str(
+            "out", label="Folder", description="New, empty, or an earlier export, which is replaced", required=True
+        )
+        form.enum("format", list(forms.exporting.FORMATS), label="Format", default=forms.DEFAULTS["format"])
+        form.enum("tag", _rounds(ctx), label="Round", description="Empty: all images of the view", required=False)
+        form.float(
+            "floor",
+            label="Lowest detection score of a pre-label",
+            default=forms.DEFAULTS["floor"],
+            min=0,
+            max=1,
+        )
+        _warn(form, forms.export_problem(samples, ctx.params))
+        return types.Property(form, view=types.View(label="Export a batch"))
+
+    def execute(self, ctx):
+        def run():
+            view, tag = ctx.target_view(), ctx.params.get("tag")
+            view = view.match_tags(tag) if tag else view
+            format = ctx.params.get("format", forms.DEFAULTS["format"])
+            floor = ctx.params.get("floor", forms.DEFAULTS["floor"])
+            out = gfo.export(view, ctx.params["out"], format, floor=floor)
+            return {"out": str(out), "images": len(view)}, f"{len(view)} images written to {out}"
+
+        return _answer(ctx, run)
+
+    def resolve_output(self, ctx):
+        return _outputs(images="Images", out="Folder")
+
+
+class Ingest(foo.Operator):
+    """Take labels back."""
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="gsal_ingest",
+            label="GSAL: take labels back",
+            description="From a COCO file or another labels field into the label field, never over existing labels",
+            icon="file_upload",
+            dynamic=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx):
+        form = types.Object()
+        found = forms.detections_fields(ctx.dataset)
+        form.str(
+            "labels",
+            label="COCO file or labels field",
+            required=True,
+            view=types.AutocompleteView(choices=[types.Choice(name, label=name) for name in found]),
+        )
+        label_field = forms.last(ctx.dataset).get("label_field", forms.DEFAULTS["label_field"])
+        form.str("label_field", label="Into the field", default=label_field)
+        form.str("manifest", label="Manifest of the export", description="Empty: looked for beside the file")
+        return types.Property(form, view=types.View(label="Take labels back"))
+
+    def execute(self, ctx):
+        def run():
+            label_field = ctx.params.get("label_field") or forms.DEFAULTS["label_field"]
+            manifest = ctx.params.get("manifest") or None
+            report = gfo.ingest(ctx.dataset, ctx.params["labels"], label_field=label_field, manifest=manifest)
+            if not ctx.delegated:
+                ctx.ops.reload_dataset()
+            return {**report.to_dict(), "summary": report.summary()}, report.summary()
+
+        return _answer(ctx, run)
+
+    def resolve_output(self, ctx):
+        return _outputs(summary="Labels")
+
+
+class SetupViews(foo.Operator):
+    """Sidebar, colors, indexes, saved views."""
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="gsal_setup_views",
+            label="GSAL: set up views",
+            description="Sidebar group, colors, indexes and saved views for a scored dataset",
+            icon="view_quilt",
+            risk_level=types.RiskLevel.LOW,
+            view_target=False,
+        )
+
+    def execute(self, ctx):
+        def run():
+            names = gfo.setup_views(ctx.dataset)
+            ctx.ops.reload_dataset()
+            return {"views": names}, f"{len(names)} saved views are ready"
+
+        return _answer(ctx, run)
+
+
+OPERATORS = (Score, Select, Export, Ingest, SetupViews)
+
+
+def _constants(ctx, form, *stages):
+    """Every constant of these stages, behind a switch."""
+    form.bool("advanced", label="Show every constant", default=False, view=types.SwitchView())
+    if not ctx.params.get("advanced"):
+        return
+    for stage in stages:
+        form.view(f"{stage}__title", types.Header(label=TITLES[stage], divider=True))
+        for s in forms.settings(stage):
+            what = {"label": s.name, "required": False}
+            if s.default is not None:
+                what["default"] = s.default
+            if s.choices:
+                form.enum(s.key, list(s.choices), **what)
+            else:
+                {int: form.int, float: form.float, str: form.str}[s.kind](s.key, **what)
+
+
+def _warn(form, problem):
+    if problem:
+        form.view("problem", types.Warning(label=problem)).invalid = True
+
+
+def _rounds(ctx):
+    numbers = ctx.dataset.distinct("gsal_round") if ctx.dataset.has_sample_field("gsal_round") else []
+    return [fields.ROUND_TAG.format(n) for n in reversed(numbers)]
+
+
+def _tell(ctx, text, variant):
+    if ctx.delegated:
+        ctx.log(text)
+    else:
+        yield ctx.trigger("notify", {"message": text, "variant": variant})
+
+
+def _progress(ctx, share, label):
+    if ctx.delegated:
+        ctx.set_progress(progress=share, label=label)
+    else:
+        yield ctx.trigger("set_progress", {"progress": share, "label": label})
+
+
+def _answer(ctx, run):
+    """Run and announce; what a person can mend becomes a notice, not a stack trace."""
+    try:
+        result, text = run()
+    except ValueError as error:
+        if ctx.delegated:
+            raise
+        ctx.ops.notify(str(error), variant="error")
+        return {"error": str(error)}
+    if not ctx.delegated:
+        ctx.ops.notify(text, variant="success")
+    return result
+
+
+def _outputs(**labels):
+    outputs = types.Object()
+    for name, label in labels.items():
+        outputs.str(name, label=label)
+    outputs.str("error", label="Not done")
+    return types.Property(outputs)

@@ -1,0 +1,81 @@
+"""Sidebar, saved views and coverage."""
+
+import fiftyone as fo
+import pytest
+
+import gsal_fo.fo as gfo
+from gsal_fo.fo import fields
+from tests.fo_pool import box
+
+
+def test_our_fields_get_a_group_and_a_persons_setup_stays(scored):
+    groups = fo.DatasetAppConfig.default_sidebar_groups(scored)
+    groups.append(fo.SidebarGroupDocument(name="mine", paths=["filepath"]))
+    scored.app_config.sidebar_groups = groups
+    scored.app_config.active_fields = fo.ActiveFields(paths=["filepath"])
+    scored.app_config.color_scheme = fo.ColorScheme(color_pool=["#ff0000"], colorscales=[{"path": "x", "name": "hot"}])
+    scored.save()
+    scored.save_view("GSAL-like view of mine", scored.limit(1))
+    gfo.setup_views(scored)
+    config = scored.app_config
+    by_name = {g.name: g.paths for g in config.sidebar_groups}
+    assert by_name["GSAL"] == list(fields.SCORE_FIELDS) and by_name["mine"] == ["filepath"]
+    assert not any(p.startswith("gsal_") for name, paths in by_name.items() if name != "GSAL" for p in paths)
+    assert config.active_fields.paths[0] == "filepath" and "gsal_score" in config.active_fields.paths
+    assert config.color_scheme.color_pool == ["#ff0000"]
+    assert [dict(s)["path"] for s in config.color_scheme.colorscales] == ["x", "gsal_map"]
+    assert "GSAL-like view of mine" in scored.list_saved_views()
+    assert {"gsal_score", "gsal_path"} <= set(scored.list_indexes()) and scored.persistent
+
+
+def test_called_again_it_changes_nothing_but_adds_the_round(scored):
+    names = gfo.setup_views(scored)
+    before = scored.app_config.to_dict()
+    assert gfo.setup_views(scored) == names and scored.app_config.to_dict() == before
+    gfo.select(scored, 2)
+    assert [*names, "GSAL: latest round"] == gfo.setup_views(scored)
+    (group,) = [g for g in scored.app_config.sidebar_groups if g.name == "GSAL"]
+    assert group.paths == [*fields.SCORE_FIELDS, "gsal_round"]
+
+
+def test_saved_views_show_what_they_say(scored, tmp_path):
+    batch = gfo.select(scored, 2).values("id")
+    scored.add_sample(fo.Sample(str(tmp_path / "gone.png"), gsal_error="the file is missing"))
+    gfo.setup_views(scored)
+    top = scored.load_saved_view("GSAL: top of pool")
+    assert top.values("gsal_rank") == list(range(3, 10)), "ranks 1 and 2 are in the round"
+    assert scored.load_saved_view("GSAL: latest round").values("id") == batch
+    assert scored.load_saved_view("GSAL: failed").values("gsal_error") == ["the file is missing"]
+    rare = scored.load_saved_view("GSAL: rare concepts")
+    assert all("petal" in path for path in rare.values("gsal_path")), "petal has no label: the one rare fine node"
+    assert len(rare) == len([p for p in top.values("gsal_path") if "petal" in p])
+    assert len(scored.load_saved_view("GSAL: no proposals")) == 0
+
+
+def test_coverage_counts_labels_of_now_and_images_that_look_like_a_node(scored):
+    batch = gfo.select(scored, 2)
+    sample = batch.first()
+    sample["ground_truth"] = fo.Detections(detections=[box("petal")])
+    sample.save()
+    rows = {r["node"]: r for r in gfo.coverage(scored)}
+    assert [rows[n]["labeled"] for n in ("void", "crack", "petal", "subsurface", "bright")] == [2, 1, 1, 3, 1]
+    paths = dict(zip(*scored.values(["id", "gsal_path"]), strict=True))
+    for node, row in rows.items():
+        assert row["picked"] == sum(node in paths[i] for i in batch.values("id"))
+        assert row["pool"] + row["picked"] == sum(node in (p or []) for p in paths.values())
+        assert row["rare"] == (row["labeled"] <= row["threshold"])
+        assert set(gfo.node_view(scored, node).values("id")) == {i for i, p in paths.items() if p and node in p}
+
+
+def test_views_need_a_scoring(dataset):
+    with pytest.raises(ValueError, match="run score first"):
+        gfo.setup_views(dataset)
+
+
+def test_the_plugin_is_linked_once_and_nothing_of_others_is_replaced(tmp_path):
+    place = gfo.plugin.install(tmp_path)
+    assert place == tmp_path / "gsal" and (place / "fiftyone.yml").is_file()
+    assert gfo.plugin.install(tmp_path) == place
+    (tmp_path / "other" / "gsal").mkdir(parents=True)
+    with pytest.raises(ValueError, match="another plugin or file"):
+        gfo.plugin.install(tmp_path / "other")

@@ -1,0 +1,214 @@
+"""The plugin as FiftyOne loads and runs it, without a browser."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import pytest
+import yaml
+from fiftyone.operators.executor import ExecutionContext, Executor
+from fiftyone.operators.registry import OperatorRegistry
+from fiftyone.operators.types import Object
+
+import gsal_fo.fo as gfo
+from gsal_fo.fo import forms
+from tests.fo_pool import box
+
+NAME = "@gsal/active-learning"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    return gfo.plugin.install()
+
+
+def listed():
+    text = yaml.safe_load((gfo.plugin.source() / "fiftyone.yml").read_text())
+    return text["operators"], text["panels"]
+
+
+def execute(name, samples, /, **params):
+    key = "view" if isinstance(samples, fo.DatasetView) else "dataset"
+    return foo.execute_operator(f"{NAME}/{name}", {key: samples}, params=params)
+
+
+def context(op, dataset, **params):
+    request = {"dataset_name": dataset.name, "operator_uri": op.uri, "params": params}
+    return ExecutionContext(request_params=request, executor=Executor(), operator_uri=op.uri)
+
+
+def operator(name):
+    return OperatorRegistry().get_operator(f"{NAME}/{name}")
+
+
+def problem(name, dataset, **params):
+    """The text that blocks a form, or None."""
+    op = operator(name)
+    prop = op.resolve_type(context(op, dataset, **params), "inputs").type.properties.get("problem")
+    return None if prop is None else (prop.view.label if prop.invalid else None)
+
+
+def asked(ctx, name):
+    """The params of every message of this kind that the App was sent."""
+    return [r.params for r in ctx.executor._requests if r.operator_uri.endswith(name)]
+
+
+def test_all_that_fiftyone_yml_lists_is_registered_and_nothing_failed():
+    registry = OperatorRegistry()
+    operators, panels = listed()
+    mine = {op.uri for op in registry.list_operators() if op.uri.startswith(NAME)}
+    assert mine == {f"{NAME}/{name}" for name in operators + panels}
+    assert registry.list_errors() == []
+
+
+def test_the_app_loads_it_without_torch_or_lightning():
+    code = (
+        "import sys, fiftyone.operators as foo\n"
+        "from fiftyone.operators.registry import OperatorRegistry\n"
+        f"assert OperatorRegistry().operator_exists('{NAME}/gsal_score'), OperatorRegistry().list_errors()\n"
+        "import gsal_fo.fo.scoring, gsal_fo.fo.forms\n"
+        "heavy = ('torch', 'pytorch_lightning', 'lightning', 'diffusers', 'open_clip', 'lightning_modules')\n"
+        "print(sorted(m for m in heavy if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_every_operator_states_its_risk_and_can_be_delegated_where_it_may_take_long():
+    for name in listed()[0]:
+        assert operator(name).config.risk_level != foo.types.RiskLevel.DANGEROUS
+    assert all(operator(n).config.allow_delegated_execution for n in ("gsal_score", "gsal_export", "gsal_ingest"))
+    assert operator("gsal_score").config.execute_as_generator
+
+
+def test_score_select_export_ingest_and_views_from_the_app(dataset, graph, tiny, tmp_path):
+    execute("gsal_score", dataset, concepts=str(graph))
+    dataset.reload()
+    assert len(dataset.exists("gsal_rank")) == 9
+    assert execute("gsal_select", dataset, budget=2).result == {"tagged": 2, "tag": "gsal_round_001"}
+    out = tmp_path / "batch"
+    assert execute("gsal_export", dataset, out=str(out), tag="gsal_round_001", format="coco").result["images"] == 2
+    assert len(execute("gsal_ingest", dataset, labels=str(out / "annotations.json")).result["labeled"]) == 2
+    assert "GSAL: latest round" in execute("gsal_setup_views", dataset).result["views"]
+
+
+def test_progress_streams_and_ends_with_a_notice_and_a_reload(dataset, graph, tiny):
+    op = operator("gsal_score")
+    ctx = context(op, dataset, concepts=str(graph))
+    sent = [message.to_json() for message in op.execute(ctx)]
+    kinds = [m["body"]["operator_uri"] for m in sent]
+    progress = [m["body"]["params"] for m in sent if "set_progress" in m["body"]["operator_uri"]]
+    assert all(0 <= p["progress"] <= 1 for p in progress) and progress[-1]["label"] == "writing fields: 9 of 9"
+    assert "notify" in kinds[-2] and "reload_dataset" in kinds[-1]
+    assert sent[-2]["body"]["params"]["message"].startswith("9 images scored, 0 failed")
+
+
+def test_a_killed_worker_is_a_notice_and_the_dataset_is_unchanged(dataset, graph, tiny, monkeypatch):
+    monkeypatch.setenv("TINY_DIE", "difficulty")
+    op = operator("gsal_score")
+    last = [message.to_json()["body"] for message in op.execute(context(op, dataset, concepts=str(graph)))][-1]
+    assert last["params"]["variant"] == "error" and "killed by SIGKILL" in last["params"]["message"]
+    dataset.reload()
+    assert not dataset.list_runs() and not any(n.startswith("gsal_") for n in dataset.get_field_schema())
+
+
+def test_a_delegated_run_reports_progress_and_fails_loudly(dataset, graph, tiny, monkeypatch):
+    op = operator("gsal_score")
+    seen = []
+    ctx = context(op, dataset, concepts=str(graph))
+    ctx.request_params["delegated"] = True
+    ctx._set_progress = lambda _, progress: seen.append(progress.label)
+    assert list(op.execute(ctx)) == [] and seen[-1] == "writing fields: 9 of 9"
+    monkeypatch.setenv("TINY_FAIL", "no such model")
+    bad = context(op, dataset, concepts=str(graph), detector="grid")
+    bad.request_params["delegated"] = True
+    with pytest.raises(ValueError, match="no such model"):
+        list(op.execute(bad))
+
+
+def test_forms_say_what_is_wrong_before_anything_runs(dataset, scored, tmp_path, graph):
+    assert "Choose a concept graph file" in problem("gsal_score", dataset)
+    assert "cannot read the concept graph" in problem("gsal_score", dataset, concepts="/nowhere.yaml")
+    assert "quantile must be a number" in problem("gsal_score", dataset, concepts=str(graph), params__quantile=7)
+    assert problem("gsal_score", dataset, concepts=str(graph)) is None
+    assert "run score first" in problem("gsal_select", dataset)
+    assert "must be in [1, 9]" in problem("gsal_select", scored, budget=10)
+    assert problem("gsal_select", scored, budget=9) is None
+    assert "Choose a folder" in problem("gsal_export", scored)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    assert "did not write" in problem("gsal_export", scored, out=str(tmp_path / "full"))
+
+
+def test_what_a_person_can_mend_is_a_notice_not_a_stack_trace(dataset):
+    for name, params in (
+        ("gsal_select", {"budget": 3}),
+        ("gsal_ingest", {"labels": "nowhere"}),
+        ("gsal_setup_views", {}),
+    ):
+        op = operator(name)
+        ctx = context(op, dataset, **params)
+        assert "error" in op.execute(ctx)
+        assert [p["variant"] for p in asked(ctx, "notify")] == ["error"]
+
+
+def test_form_defaults_are_the_librarys():
+    for stage, (kind, skip) in forms.STAGES.items():
+        shown = {s.name: s.default for s in forms.settings(stage)}
+        fields = {f: getattr(kind(), f) for f in kind.__dataclass_fields__ if f not in skip}
+        assert shown == fields, stage
+        assert forms.config_of(stage, {}) == kind()
+        assert forms.config_of(stage, {s.key: s.default for s in forms.settings(stage)}) == kind()
+
+
+def test_the_next_form_remembers_the_last_run(scored):
+    op = operator("gsal_score")
+    form = op.resolve_type(context(op, scored), "inputs").type.properties
+    assert form["label_field"].default == "ground_truth" and Path(form["concepts"].default).name == "film.yaml"
+    assert problem("gsal_score", scored) is None
+
+
+class TestPanel:
+    def call(self, dataset, method, state=None, **params):
+        panel = operator("gsal_concepts")
+        ctx = context(panel, dataset, panel_id="p", panel_state=state or {}, __method__=method, **params)
+        panel.execute(ctx)
+        return ctx
+
+    def test_bars_and_rows_hold_every_node(self, scored):
+        ctx = self.call(scored, "on_load")
+        data = {k: v for p in asked(ctx, "patch_panel_data") for k, v in p["data"].items()}
+        counts = {n: x for trace in data["bars"] for n, x in zip(trace["ids"], trace["x"], strict=True)}
+        assert counts == {r["node"]: r["labeled"] for r in gfo.coverage(scored)} and len(data["rows"]) == 9
+        assert {r["node"] for r in data["rows"] if r["state"] == "rare"} == {"petal", "surface", "bright"}
+
+    @pytest.mark.parametrize(("method", "params"), [("on_bar", {"id": "round"}), ("on_row", {"row": 1})])
+    def test_a_click_shows_the_nodes_images(self, scored, method, params):
+        ctx = self.call(scored, method, state={"nodes": ["void", "round"]}, **params)
+        (view,) = [p["view"] for p in asked(ctx, "set_view")]
+        shown = fo.DatasetView._build(scored, view)
+        assert shown.values("id") == gfo.node_view(scored, "round").values("id") and len(shown) > 0
+
+    def test_before_a_scoring_it_says_what_to_do(self, dataset):
+        ctx = self.call(dataset, "on_load")
+        state = {k: v for p in asked(ctx, "patch_panel_state") for k, v in p["state"].items()}
+        assert "run score first" in state["problem"]
+
+    def test_counts_follow_the_labels(self, scored):
+        sample = scored.exists("gsal_rank").first()
+        sample["ground_truth"] = fo.Detections(detections=[box("petal")])
+        sample.save()
+        ctx = self.call(scored, "refresh")
+        rows = [r for p in asked(ctx, "patch_panel_data") for r in p["data"].get("rows", [])]
+        assert next(r["labeled"] for r in rows if r["node"] == "petal") == 1
+
+
+def test_the_plugin_folder_is_data_and_not_a_package():
+    assert not (Path(gfo.plugin.source()).parent / "__init__.py").exists()
+    assert isinstance(Object(), Object)
