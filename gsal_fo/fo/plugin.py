@@ -1,6 +1,5 @@
 """Putting the App's plugin where FiftyOne looks for plugins."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -38,14 +37,14 @@ def install(target: str | Path | None = None) -> Path:
     installed, origin = place / FOLDER, source()
     try:
         place.mkdir(parents=True, exist_ok=True)
-        if installed.is_symlink():
+        if installed.exists() and not _is_ours(installed):
+            raise ValueError(f"{installed} is another plugin or file; move it away and install again")
+        if installed.is_symlink():  # one whose target has gone included
             installed.unlink()
         elif installed.exists():
-            if not _is_ours(installed):
-                raise ValueError(f"{installed} is another plugin or file; move it away and install again")
             shutil.rmtree(installed)
         try:
-            os.symlink(origin, installed, target_is_directory=True)
+            installed.symlink_to(origin, target_is_directory=True)
         except OSError:
             shutil.copytree(origin, installed, ignore=shutil.ignore_patterns("__pycache__"))
     except OSError as error:
