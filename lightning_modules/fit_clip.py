@@ -212,9 +212,9 @@ def _cut(item: Slice, window: np.ndarray, rng: np.random.Generator | None) -> Te
 class ClipTrainer(pl.LightningModule):
     """Contrastive training with several positives.
 
-    Class texts: InfoNCE over the step's texts in which every text of a class that the crop shows is a positive (``-log``
+    Class texts: InfoNCE over the step's texts in which every text of a class that the crop shows is a positive (-log
     of the positives' summed softmax mass), so that crops of one class are never each other's negatives. Attributes: a
-    sigmoid loss per (crop, phrase) pair with its own bias, as SigLIP (arXiv:2303.15343), since several hold at once.
+    sigmoid loss per (crop, phrase) pair with its own bias, as SigLIP (arXiv:2303.15343), as several hold at once.
     """
 
     def __init__(self, model: Any, tokenizer: Any, graph: ConceptGraph, *, steps: int, lr: float, seed: int) -> None:
@@ -271,6 +271,7 @@ def save_clip(model: Any, out: Path) -> None:
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
     half = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     save_file(half, out / "open_clip_model.safetensors")
+    (out / "open_clip_model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
 
 
 class Snapshot(pl.Callback):

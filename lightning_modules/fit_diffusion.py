@@ -110,8 +110,8 @@ def principal_axes(features: Tensor, components: int, whiten: float = 0.0) -> di
     """The feature space of maps (N, D, h, w): mean, std (D,), components (C, D), scale (C,).
 
     Channels are standardized; the axes are those of their covariance over all cells (PCA), largest first, signed so
-    that each one's largest entry is positive. ``scale`` divides component ``c`` by ``lambda_c^(whiten / 2)``, and all by one
-    number that brings the mean variance to 1.
+    that the largest entry of each is positive. ``scale`` divides component ``c`` by ``lambda_c^(whiten / 2)``, and
+    all by one number that brings the mean variance to 1.
     """
     n, depth = len(features), features.shape[1]
     components = min(components, depth)
@@ -283,6 +283,8 @@ def save(unet: Any, scheduler: Any, space: dict[str, Tensor], facts: dict[str, A
         unet.half().save_pretrained(temporary / "unet", safe_serialization=True)
         scheduler.save_pretrained(temporary / "scheduler")
         save_file(space, temporary / "features.safetensors")
+        for path in temporary.rglob("*.safetensors"):
+            path.chmod(0o644)  # safetensors writes for the owner alone
         (temporary / "gsal.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
