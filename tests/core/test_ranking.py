@@ -237,6 +237,7 @@ def test_non_finite_statistics_are_unranked_and_named(tmp_path: Path):
     written[1]["image_error"] = float("nan")
     written[2] |= {"proposal_error": [float("inf")] * 3}
     written[3]["proposal_variance"][0] = float("nan")
+    written[3]["fine"][0] = 2  # void, which would have a bonus
     ranking = rank(load_pool(write_run(tmp_path, written)), graph(), LABELS)
     assert list(ranking.unranked) == ["s1", "s2"]
     assert "not finite" in ranking.unranked["s1"] and "no proposal" in ranking.unranked["s2"]

@@ -1,6 +1,9 @@
 """Parts on disk: whole or absent, one configuration, resumed by id; a disk that is really full."""
 
+import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,57 +124,57 @@ def test_a_writer_killed_at_any_moment_leaves_whole_parts_alone(tmp_path: Path):
 
 
 WRITE_LARGE = """
-    import signal, sys
-    from pathlib import Path
-    import numpy as np
-    from gsal_fo import shards
-    run = Path(sys.argv[1])
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    noise = np.random.default_rng(0).random(300_000).tolist()  # does not compress below the limit
-    for write in (
-        lambda: shards.write_part(run, "difficulty", [{"id": "b", "proposal_error": noise}], digest="a" * 16),
-        lambda: shards.write_json(noise, run / "result.json"),
-    ):
-        try:
-            write()
-        except shards.ShardError as error:
-            print(error, flush=True)
+import json, signal, sys
+from pathlib import Path
+import numpy as np
+from gsal_fo import shards
+run = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+noise = np.random.default_rng(0).random(300_000).tolist()  # does not compress below the limit
+shards.write_part(run, "difficulty", [{"id": "a"}], digest="a" * 16)
+told = []
+for write in (
+    lambda: shards.write_part(run, "difficulty", [{"id": "b", "proposal_error": noise}], digest="a" * 16),
+    lambda: shards.write_json(noise, run / "result.json"),
+):
+    try:
+        write()
+    except shards.ShardError as error:
+        told.append(str(error))
+left = sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file())
+print(json.dumps({"told": told, "left": left, "done": sorted(shards.done_ids(run, "difficulty", digest="a" * 16))}))
 """
 
 
-def check_full(folder: Path, process: subprocess.Popen) -> None:
+def check_full(folder: Path, out: str) -> None:
     """Both writes were refused in one sentence, and what was there before is all that is there."""
-    out, err = process.communicate(timeout=120)
-    lines = out.splitlines()
-    assert process.returncode == 0 and len(lines) == 2, err
-    assert all(
-        line.startswith(f"cannot write {folder}") and "free space or choose another" in line for line in lines
-    ), out
-    left = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    assert left == ["difficulty/part-000-000000.parquet"]
-    assert shards.done_ids(folder, "difficulty", digest="a" * 16) == {"a"}
+    got = json.loads(out)
+    assert got["left"] == ["difficulty/part-000-000000.parquet"] and got["done"] == ["a"]
+    assert len(got["told"]) == 2
+    for sentence in got["told"]:
+        assert sentence.startswith(f"cannot write {folder}") and "free space or choose another" in sentence
+        assert "\n" not in sentence
 
 
 def test_a_file_size_limit_is_told_and_leaves_nothing_behind(tmp_path: Path):
-    import resource
-
-    shards.write_part(tmp_path, "difficulty", [image("a", [0])], digest="a" * 16)
-
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
-    check_full(tmp_path, python(WRITE_LARGE, tmp_path, preexec_fn=limit))
+    out, err = python(WRITE_LARGE, tmp_path, preexec_fn=limit).communicate(timeout=120)
+    assert out, err
+    check_full(tmp_path, out)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path):
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
-        shards.write_part(tmp_path, "difficulty", [image("a", [0])], digest="a" * 16)
-        check_full(tmp_path, python(WRITE_LARGE, tmp_path))
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    """In a mount namespace of its own, so that the small disk is gone with the process, whatever happens."""
+    mount = 'mount -t tmpfs -o size=256k tmpfs "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, WRITE_LARGE]
+    if shutil.which("unshare") is None or os.geteuid():
+        pytest.skip("a small disk of its own needs root and unshare")
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
+        pytest.skip(f"no small disk here: {done.stderr.strip()}")
+    check_full(tmp_path, done.stdout)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
