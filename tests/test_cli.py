@@ -11,7 +11,19 @@ from gsal_fo import cli, config
 from gsal_fo.commands import loop
 
 GRAPH = str(Path(__file__).parents[1] / "gsal_fo" / "graphs" / "thin_film.yaml")
-COMMANDS = ("demo", "doctor", "train", "fit", "score", "select", "export", "ingest", "concepts", "plugin")
+COMMANDS = (
+    "demo",
+    "doctor",
+    "train",
+    "fit",
+    "score",
+    "select",
+    "setup-views",
+    "export",
+    "ingest",
+    "concepts",
+    "plugin",
+)
 
 
 def gsal(*args: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""`gsal train | fit | score | select | export | ingest`: one call of ``gsal_fo.fo`` each."""
+"""`gsal train | fit | score | select | setup-views | export | ingest`: one call of ``gsal_fo.fo`` each."""
 
 import argparse
 from collections.abc import Callable
@@ -58,6 +58,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--budget", type=int, required=True, help="how many images")
     sub.add_argument("--run-key", help="scoring run (default: the latest)")
     _params(sub)
+
+    command("setup-views", setup_views, "arrange the App: sidebar, saved views, colors")
 
     sub = command("export", export, "write a tagged batch for the labeling tool")
     sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
@@ -197,6 +199,14 @@ def select(args: argparse.Namespace) -> Result:
     lines = [f"{len(picks)} images tagged {tag}; next: gsal export {args.dataset} --out {tag}"]
     lines += [f"  {p['rationale']}" for p in picks[:5]]
     return Result({"tag": tag, "select_key": key, "picks": picks}, "\n".join(lines))
+
+
+def setup_views(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+    from gsal_fo.fo.console import dataset_of
+
+    names = fo.setup_views(dataset_of(_samples(args)))
+    return Result({"views": names}, f"saved views in the App: {', '.join(names)}")
 
 
 def export(args: argparse.Namespace) -> Result:

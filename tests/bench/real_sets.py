@@ -90,6 +90,7 @@ def run_set(
     size: str = "small",
     steps: int = 300,
     assign: str = "prototypes",
+    rarity: str = "graded",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Import, fit, train, score, select, export, ingest one set. ``reveal`` and ``budget`` are shares of the images."""
@@ -135,7 +136,8 @@ def run_set(
     timed("train", "train", dataset_name, "--backbone", encoder, "--steps", str(steps), "--out", detector)
     models = ("--detector", detector, "--diffusion", out / "diffusion", "--assign", assign, "--encoder", encoder)
     scored = timed("score", "score", dataset_name, "--concepts", graph, *models)
-    selected = timed("select", "select", dataset_name, "--budget", str(wanted))
+    selected = timed("select", "select", dataset_name, "--budget", str(wanted), "--rarity", rarity)
+    timed("views", "setup-views", dataset_name)
     timed("export", "export", dataset_name, "--out", out / "batch")
     labels = label(out / "batch", known)
     ingested = timed("ingest", "ingest", dataset_name, labels)
@@ -151,9 +153,12 @@ def run_set(
 
     table = load_pool(Path(scored["run_dir"]))
     counts = Counter(label for n in first for _, label in truth[n])
-    entropy = GsalParams(strategy="entropy")
     ids = [str(i) for i in table.ids]
-    rival = [ids[r] for r in pick(rank(table, ConceptGraph.load(graph), counts, entropy), wanted)]
+
+    def picked(**params: str) -> int:
+        ranking = rank(table, ConceptGraph.load(graph), counts, GsalParams(**params))
+        return found([ids[r] for r in pick(ranking, wanted)])
+
     rng = np.random.default_rng((seed, 1))
     random = [found(rng.choice(ids, wanted, replace=False).tolist()) for _ in range(DRAWS)]
     return {
@@ -165,12 +170,15 @@ def run_set(
         "rare_in_pool": found(ids),
         "rare_found": {
             "gsal": found([p["id"] for p in selected["picks"]]),
-            "entropy": found(rival),
-            "random": np.mean(random),
+            "gsal, quantile rule": picked(rarity="quantile"),
+            "gsal, graded rule": picked(rarity="graded"),
+            "difficulty alone": picked(strategy="diffusion_only"),
+            "entropy": picked(strategy="entropy"),
+            "random": float(np.mean(random)),
         },
         "assign": assign,
         "notes": scored["notes"],
-        "ingested": ingested,
+        "ingested": {k: v if isinstance(v, int | dict) else len(v) for k, v in ingested.items()},
         "seconds": seconds,
         "dataset": dataset_name,
     }
@@ -196,6 +204,8 @@ def screenshot(dataset_name: str, file: Path, *, port: int = 5163) -> None:
         page.wait_for_function(
             "document.querySelector('canvas')?.getAttribute('canvas-loaded') === 'true'", timeout=90_000
         )
+        if page.get_by_text("Dismiss").count():  # an advertisement over the grid
+            page.get_by_text("Dismiss").click()
         page.screenshot(path=str(file))
         browser.close()
     session.close()
@@ -206,6 +216,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=list(SETS), help=f"of {', '.join(SETS)}")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "real")
     parser.add_argument("--assign", choices=("prototypes", "detector"), default="prototypes")
+    parser.add_argument("--rarity", choices=("graded", "quantile"), default="graded")
     parser.add_argument("--minutes", type=float, default=4.0, help="time for the diffusion fit")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
@@ -214,7 +225,8 @@ def main() -> None:
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     for name in args.sets:
         out = args.out / f"{name}-{args.seed}"
-        result = run_set(name, out, minutes=args.minutes, steps=args.steps, assign=args.assign, seed=args.seed)
+        settings = {k: getattr(args, k) for k in ("minutes", "steps", "assign", "rarity", "seed")}
+        result = run_set(name, out, **settings)
         print(json.dumps(result, indent=1))
         (out / "result.json").write_text(json.dumps(result, indent=1))
         if args.screenshot:
