@@ -141,6 +141,12 @@ def left_in_pool(dataset: fo.Dataset, samples: Any) -> int:
     return len(left) if ids is None else len(ids & set(left.values("id")))
 
 
+def default_budget(samples: Any) -> int:
+    """The table's budget, or what is left, if that is less."""
+    dataset = samples._root_dataset
+    return min(DEFAULTS["budget"], left_in_pool(dataset, samples)) if runs.score_keys(dataset) else DEFAULTS["budget"]
+
+
 def select_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
     """Why a selection with these values would be refused, or None."""
     try:

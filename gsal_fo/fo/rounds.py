@@ -14,7 +14,7 @@ import gsal_fo
 from gsal_fo import config as cfg
 from gsal_fo import ranking as rankings
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import fields, labels, pool, progress, runs, writing
+from gsal_fo.fo import fields, labels, pool, progress, runs, sidebar, writing
 
 MISSING = "the file is missing"
 
@@ -104,6 +104,7 @@ def select(
     if missing:
         dataset.set_values("gsal_error", dict.fromkeys(missing, MISSING), key_field="id")
     fields.add_schema(dataset, "select")
+    sidebar.follow(dataset)
     dataset.set_values("gsal_round", dict.fromkeys(ids, number), key_field="id")
     dataset.select(ids).tag_samples(tag)
     return batch_view(dataset, tag)

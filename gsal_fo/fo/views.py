@@ -6,10 +6,10 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 
 from gsal_fo.config import GsalParams, from_dict
-from gsal_fo.fo import fields, pool, rounds, runs
+from gsal_fo.fo import fields, pool, rounds, runs, sidebar
 
 TOP = 200  # images of the view "top of pool"
-SHOWN = ("gsal_score", "gsal_proposals", "gsal_path", "gsal_rationale")  # bubbles on the grid
+SHOWN = ("gsal_score", "gsal_fine", "gsal_proposals")  # bubbles on the grid; the reasons are in the sample modal
 INDEXES = ("gsal_score", "gsal_rank", "gsal_round", "gsal_path", "gsal_fine.label")
 OURS = "GSAL: "  # saved views whose names begin so are ours
 
@@ -29,8 +29,7 @@ def setup_views(dataset: Any) -> list[str]:
     record = runs.load(root).config
     root.persistent = True
     config = root.app_config
-    names = [f.name for f in fields.SAMPLE_FIELDS if root.has_sample_field(f.name)]
-    config.sidebar_groups = _groups(root, names)
+    sidebar.group(root)
     active = list(config.active_fields.paths) if config.active_fields else []
     wanted = [record.label_field, *SHOWN] if root.has_sample_field(record.label_field) else list(SHOWN)
     config.active_fields = fo.ActiveFields(
@@ -92,22 +91,6 @@ def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
         if dataset.has_sample_field(name):
             out = out.exists(name, False)
     return out
-
-
-def _groups(dataset: fo.Dataset, names: list[str]) -> list[Any]:
-    """The sidebar with our fields in a group of their own below the tags; a person's groups keep their order."""
-    default = fo.DatasetAppConfig.default_sidebar_groups(dataset)
-    groups = list(dataset.app_config.sidebar_groups or default)
-    found = next((g for g in groups if g.name == fields.GROUP), None)
-    for group in groups:
-        if group.name != fields.GROUP:
-            group.paths = [p for p in group.paths if p not in names]
-    if found is None:
-        at = next((k + 1 for k, g in enumerate(groups) if g.name == "tags"), 0)
-        groups.insert(at, fo.SidebarGroupDocument(name=fields.GROUP, paths=names))
-    else:
-        found.paths = [*found.paths, *(n for n in names if n not in found.paths)]
-    return groups
 
 
 def _colors(scheme: fo.ColorScheme | None) -> fo.ColorScheme:

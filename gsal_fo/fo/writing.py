@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gsal_fo import shards
-from gsal_fo.fo import fields, progress, runs
+from gsal_fo.fo import fields, progress, runs, sidebar
 from gsal_fo.ranking import Ranking
 from gsal_fo.similarity import UNMATCHED
 
@@ -22,6 +22,7 @@ MAP_SIZE = 256  # pixels of a map's longer side: the App stretches a map of a fe
 def write(dataset: fo.Dataset, ranking: Ranking, key: str, folder: Path) -> progress.Events:
     """Replace all score fields by this ranking, and the run folder's maps; yields progress."""
     fields.add_schema(dataset, "score")
+    sidebar.follow(dataset)
     # Marked before the first value: a killed writer leaves fields that are known to be this run's.
     runs.mark_writer(dataset, key)
     fields.clear(dataset, fields.SCORE_FIELDS)

@@ -123,9 +123,10 @@ class Select(foo.Operator):
     def resolve_input(self, ctx):
         form = types.Object()
         samples = ctx.target_view()
-        form.int("budget", label="Images to label", default=forms.DEFAULTS["budget"], min=1)
+        budget = forms.default_budget(samples)
+        form.int("budget", label="Images to label", default=budget, min=1)
         _constants(ctx, form, "params")
-        _warn(form, forms.select_problem(samples, {"budget": forms.DEFAULTS["budget"], **ctx.params}))
+        _warn(form, forms.select_problem(samples, {"budget": budget, **ctx.params}))
         return types.Property(form, view=types.View(label="Select a batch to label"))
 
     def execute(self, ctx):
@@ -141,9 +142,6 @@ class Select(foo.Operator):
             return {"tagged": len(batch), "tag": tag}, f"{len(batch)} images tagged {tag}"
 
         return _answer(ctx, run)
-
-    def resolve_output(self, ctx):
-        return _outputs(tagged="Images tagged", tag="Tag")
 
 
 class Export(foo.Operator):
@@ -191,7 +189,7 @@ class Export(foo.Operator):
         return _answer(ctx, run)
 
     def resolve_output(self, ctx):
-        return _outputs(images="Images", out="Folder")
+        return _outputs(ctx, images="Images", out="Folder")
 
 
 class Ingest(foo.Operator):
@@ -235,7 +233,7 @@ class Ingest(foo.Operator):
         return _answer(ctx, run)
 
     def resolve_output(self, ctx):
-        return _outputs(summary="Labels")
+        return _outputs(ctx, summary="Labels")
 
 
 class SetupViews(foo.Operator):
@@ -319,9 +317,8 @@ def _answer(ctx, run):
     return result
 
 
-def _outputs(**labels):
+def _outputs(ctx, **labels):
     outputs = types.Object()
-    for name, label in labels.items():
+    for name, label in ({"error": "Not done"} if "error" in (ctx.results or {}) else labels).items():
         outputs.str(name, label=label)
-    outputs.str("error", label="Not done")
     return types.Property(outputs)

@@ -5,10 +5,9 @@ from fiftyone.operators import types
 
 import gsal_fo.fo as gfo
 
-LEVELS = ("fine", "coarse", "abstract")
 RARE, COMMON = "#e8743b", "#499cef"
-HELP = """Labeled instances per concept. A concept is **rare** when its count is at or below its level's threshold (the
-dashed line). Click a bar, or a row's button, to see the images whose proposals look like the concept, best first."""
+HELP = """Labeled instances per concept. A concept is **rare** when its count is at or below its level's threshold.
+Click a dot or bar, or a row's button, to see the images whose proposals look like the concept, best first."""
 
 
 class ConceptCoverage(foo.Panel):
@@ -59,21 +58,7 @@ class ConceptCoverage(foo.Panel):
             buttons = panel.h_stack("buttons", gap=1)
             buttons.btn("refresh", label="Refresh", on_click=self.refresh)
             buttons.btn("everything", label="Show all images", on_click=self.everything)
-            height = 120 + 24 * len(ctx.panel.state.nodes or [])
-            panel.plot(
-                "bars",
-                on_click=self.on_bar,
-                layout={
-                    "height": f"{height}px",
-                    "barmode": "overlay",
-                    "margin": {"l": 150, "r": 20, "t": 30, "b": 40},
-                    "xaxis": {"title": {"text": "labeled instances"}, "rangemode": "tozero"},
-                    "yaxis": {"autorange": "reversed", "automargin": True},
-                    "showlegend": True,
-                    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-                },
-                config={"displayModeBar": False},
-            )
+            panel.plot("bars", on_click=self.on_bar, layout=_layout(ctx), config={"displayModeBar": False})
             table = types.TableView()
             for name, label in (
                 ("node", "Concept"),
@@ -99,29 +84,64 @@ class ConceptCoverage(foo.Panel):
             return
         ctx.panel.state.problem, ctx.panel.state.nodes = None, [r["node"] for r in rows]
         ctx.panel.data.rows = [{**r, "state": "rare" if r["rare"] else ""} for r in rows]
-        ctx.panel.data.bars = [
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": name,
-                "y": [r["node"] for r in some],
-                "x": [r["labeled"] for r in some],
-                "ids": [r["node"] for r in some],
-                "text": [f"{r['labeled']} labeled, {r['pool']} in the pool" for r in some],
-                "textposition": "auto",
-                "hovertemplate": "%{y}: %{text}<extra></extra>",
-                "marker": {"color": color},
-            }
-            for name, color, some in (
-                ("rare", RARE, [r for r in rows if r["rare"]]),
-                ("not rare", COMMON, [r for r in rows if not r["rare"]]),
-            )
-        ]
+        ctx.panel.state.levels, ctx.panel.state.top = [r["level"] for r in rows], max(r["labeled"] for r in rows)
+        ctx.panel.data.bars = _traces(rows)
 
     def _show(self, ctx, node):
         if node:
             ctx.panel.state.node = node
             ctx.ops.set_view(view=gfo.node_view(ctx.dataset, str(node)))
+
+
+def _traces(rows):
+    """Bars of what is labeled, and a dot at each one's end: what has no label yet has no bar to click."""
+    traces = []
+    for name, color, some in (
+        ("rare", RARE, [r for r in rows if r["rare"]]),
+        ("not rare", COMMON, [r for r in rows if not r["rare"]]),
+    ):
+        nodes = [r["node"] for r in some]
+        both = {"y": nodes, "x": [r["labeled"] for r in some], "ids": nodes, "legendgroup": name}
+        hover = [f"{r['labeled']} labeled, {r['pool']} images in the pool, {r['picked']} picked" for r in some]
+        marker = {"color": color}
+        traces.append(
+            {"type": "bar", "orientation": "h", "marker": marker, "showlegend": False, "hoverinfo": "skip", **both}
+        )
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": name,
+                "marker": {**marker, "size": 12},
+                "text": [f"  {r['labeled']} labeled, {r['pool']} in the pool" for r in some],
+                "textposition": "middle right",
+                "cliponaxis": False,
+                "customdata": hover,
+                "hovertemplate": "%{y}: %{customdata}<extra></extra>",
+                **both,
+            }
+        )
+    return traces
+
+
+def _layout(ctx):
+    nodes, levels = ctx.panel.state.nodes or [], ctx.panel.state.levels or []
+    top = max(1, ctx.panel.state.top or 0)
+    return {
+        "height": f"{120 + 24 * len(nodes)}px",
+        "margin": {"l": 150, "r": 180, "t": 30, "b": 40},
+        "xaxis": {"title": {"text": "labeled instances"}, "range": [-top / 30, top * 1.03], "dtick": -(-top // 8)},
+        "yaxis": {
+            "autorange": "reversed",
+            "automargin": True,
+            "categoryorder": "array",
+            "categoryarray": nodes,
+            "tickvals": nodes,
+            "ticktext": [f"{level}: {node}" for level, node in zip(levels, nodes, strict=True)],
+        },
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    }
 
 
 PANELS = (ConceptCoverage,)

@@ -1,0 +1,69 @@
+"""A person's way through the App, in a real browser on a real server, over the real plugin and dataset."""
+
+import app_page as ui
+from fiftyone import ViewField as F
+from playwright.sync_api import expect
+
+import gsal_fo.fo as gfo
+
+
+def shown(value: float) -> str:
+    """A float as the App's grid writes it."""
+    return f"{round(value, 3):g}"
+
+
+def test_the_sidebar_has_a_gsal_group_and_the_grid_sorts_by_score(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    expect(page.get_by_test_id("sidebar-group-GSAL")).to_be_visible()
+    for name in ("gsal_score", "gsal_path", "gsal_rationale", "gsal_proposals", "gsal_map"):
+        expect(ui.sidebar_entry(page, name)).to_be_visible()
+    ui.shoot(page, shots, "01_open")
+    ui.sort_by(page, "gsal_score", descending=True)
+    best = sorted((s for s in pool.values("gsal_score") if s is not None), reverse=True)
+    for place in range(3):
+        expect(ui.bubbles(page, "gsal_score").nth(place)).to_have_text(shown(best[place]))
+    ui.shoot(page, shots, "02_sorted")
+    modal = ui.open_sample(page, 0)
+    expect(modal.get_by_text(f"rank 1 of {len(best)}, score")).to_be_visible()
+    ui.shoot(page, shots, "03_why")
+    ui.close_sample(page)
+
+
+def test_a_concept_node_filters_the_grid(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    ui.filter_by(page, "gsal_path", "round")
+    ui.expect_samples(page, len(pool.match(F("gsal_path").contains("round"))))
+    ui.shoot(page, shots, "04_filtered")
+
+
+def test_select_from_the_operator_browser_tags_the_best(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    best = pool.exists("gsal_rank").sort_by("gsal_rank").limit(5).values("id")
+    form = ui.open_operator(page, "GSAL: select a batch")
+    form.locator("input[type=number]").fill("400")
+    expect(form.get_by_text("The budget must be in [1, 34]")).to_be_visible()
+    ui.shoot(page, shots, "05_too_many")
+    form.locator("input[type=number]").fill("5")
+    expect(form.get_by_text("The budget must be")).to_be_hidden()
+    ui.shoot(page, shots, "06_select")
+    ui.execute(page)
+    ui.expect_samples(page, 5)
+    ui.shoot(page, shots, "07_selected")
+    page.reload()
+    ui.grid_ready(page)
+    ui.expect_tag(page, "gsal_round_001")
+    ui.shoot(page, shots, "08_tag")
+    pool.reload()
+    assert set(pool.match_tags("gsal_round_001").values("id")) == set(best)
+
+
+def test_a_click_in_the_coverage_panel_shows_the_nodes_images(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    panel = ui.open_panel(page, "gsal_concepts")
+    rows = gfo.coverage(pool)
+    expect(panel.get_by_text("Show images").first).to_be_visible()
+    ui.click_dot(page, 0)
+    first = next(r for r in rows if r["rare"])
+    ui.expect_samples(page, first["pool"] + first["picked"])
+    expect(panel.get_by_text(f"Showing images that look like {first['node']}")).to_be_visible()
+    ui.shoot(page, shots, "09_concepts")
