@@ -55,8 +55,8 @@ def claim(folder: Path, config: dict[str, Any], *, again: str) -> bool:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[int]:
-    """Hold a run folder; yields the file descriptor for a worker to inherit, so that an orphan keeps it held.
+def lock(folder: Path, *, wait: bool = False) -> Iterator[int]:
+    """Hold a folder; yields the file descriptor for a worker to inherit, so that an orphan keeps it held.
 
     Raises:
         ValueError: another process works in the folder, or it cannot be written.
@@ -69,7 +69,7 @@ def lock(folder: Path) -> Iterator[int]:
         raise ValueError(f"cannot write to {folder}: {reason}; free space or choose another run folder") from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             owner = os.pread(handle, 64, 0).decode().strip() or "unknown"
             raise ValueError(f"{folder} is in use by another run (process {owner}); wait for it to end") from None

@@ -103,10 +103,10 @@ def last(dataset: fo.Dataset) -> dict[str, Any]:
 
 def score_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of ``score_events`` from a form's values; raises ValueError for a value that cannot be used."""
-    base = cfg.ScoreConfig()
+    base, concepts = cfg.ScoreConfig(), str(values.get("concepts") or "").strip()
     text = {k: v for k in TEXTS if (v := str(values.get(k) or "").strip())}
     return {
-        "concepts": str(values.get("concepts") or "").strip(),
+        "concepts": graphs().get(concepts, concepts),
         "label_field": values.get("label_field") or DEFAULTS["label_field"],
         "processes": int(values.get("processes") or DEFAULTS["processes"]),
         "params": config_of("params", values),

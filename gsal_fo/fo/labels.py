@@ -1,9 +1,8 @@
 """Counting labels: the coverage of a round is what the label field holds now, never a running total."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -11,12 +10,18 @@ import numpy as np
 from gsal_fo import boxes, shards
 from gsal_fo.concepts import ConceptGraph
 from gsal_fo.fo import pool
+from gsal_fo.ranking import PoolTable
 
 OVERLAP = 0.3  # IoU from which a proposal and a labeled box are taken for the same thing
 
 
 def count(
-    dataset: fo.Dataset, ids: Sequence[str], label_field: str, graph: ConceptGraph, run: Path, table: Any
+    dataset: fo.Dataset,
+    ids: Sequence[str],
+    label_field: str,
+    graph: ConceptGraph,
+    run: Path,
+    table_of: Callable[[], PoolTable],
 ) -> tuple[dict[str, int], list[str]]:
     """Labeled instances per fine node over the images ``ids``, and notes about labels that the graph lacks.
 
@@ -29,6 +34,7 @@ def count(
     outside = {name: n for name, n in sorted(counts.items()) if name not in graph.fine}
     if not outside:
         return dict(counts), []
+    table = table_of()  # a large pool takes seconds to read, and known labels need none of it
     facts = run / "assigned.json"
     assigned = shards.read_json(facts).get("unknown", {}) if facts.exists() else {}
     row_of = {i: row for row, i in enumerate(table.ids)}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import gsal_fo
 from gsal_fo import config as cfg
 from gsal_fo import ranking as rankings
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import fields, labels, pool, progress, runs, sidebar, writing
+from gsal_fo.fo import fields, folders, labels, pool, progress, runs, sidebar, writing
 
 MISSING = "the file is missing"
 
@@ -55,10 +56,24 @@ def select(
         known = ", ".join(runs.score_keys(dataset))
         raise ValueError(f'run "{info.key}" is a selection, not a scoring; choose one of {known}')
     fields.refuse_clash(dataset, runs.owned_fields(dataset))
-    record, tell = info.config, on_event or (lambda event: None)
+    record = info.config
     label_field = label_field or record.label_field
     pool.check_detections(dataset, label_field, what="label field")
     params = params or cfg.from_dict(cfg.GsalParams, record.params)
+    with folders.lock(folders.runs_of(dataset.slug), wait=True):  # two selections at once must not share a round
+        return _select(dataset, samples, budget, info, label_field, params, on_event or (lambda event: None))
+
+
+def _select(
+    dataset: fo.Dataset,
+    samples: Any,
+    budget: int,
+    info: Any,
+    label_field: str,
+    params: cfg.GsalParams,
+    tell: progress.OnEvent,
+) -> fo.DatasetView:
+    record = info.config
     state = load_state(dataset, record, label_field)
     for text in state.notes:
         tell({"event": "note", "message": text})
@@ -66,7 +81,6 @@ def select(
     ranking, rows, missing = _pick(dataset, state, keep, params, budget)
     for sample_id in missing:
         tell({"event": "failed", "id": sample_id, "reason": MISSING})
-
     number = _next_round(dataset)
     tag, key = fields.ROUND_TAG.format(number), runs.next_key(dataset, runs.SELECT)
     ids = [str(state.table.ids[r]) for r in rows]
@@ -97,9 +111,9 @@ def select(
     # The record comes first: should the writing be cut short, deleting the run takes back what was written.
     runs.register(dataset, key, config)
     dataset.save_run_results(key, runs.GSALSelectRunResults(dataset, config, key, picks=picks))
-    if runs.writer(dataset) == info.key:
+    if runs.writer(dataset) == info.key and record.complete:
         progress.consume(writing.refresh(dataset, ranking), tell)
-    else:  # another scoring wrote the fields last
+    else:  # another scoring wrote the fields last, or this one was interrupted while it did
         progress.consume(writing.write(dataset, ranking, info.key, Path(record.run_dir)), tell)
     if missing:
         dataset.set_values("gsal_error", dict.fromkeys(missing, MISSING), key_field="id")
@@ -132,28 +146,49 @@ class State:
 def load_state(dataset: fo.Dataset, record: Any, label_field: str) -> State:
     """Read a scoring's run folder and the dataset's labels of now.
 
-    The labeled set is taken from where the scoring took it: the whole dataset, or the images of its run.
-
     Raises:
         ValueError: the run folder is gone or unusable.
     """
-    folder = Path(record.run_dir)
-    if not (folder / "manifest.parquet").is_file():
-        raise ValueError(f"run folder {folder} of the scoring is gone; run score again")
+    folder = run_folder(record)
     graph = graph_of(record)
     table = rankings.load_pool(folder)
     present = dataset.values("id")
-    scope = present
-    if record.labeled_scope == "run":
-        of_run = set(pq.read_table(folder / "manifest.parquet", columns=["id"])["id"].to_pylist())
-        scope = [i for i in present if i in of_run]
-    known = pool.labeled_mask(dataset, present, label_field, record.labeled_tag)
-    labeled = {i for i, is_labeled in zip(present, known, strict=True) if is_labeled}
-    counts, notes = labels.count(dataset, [i for i in scope if i in labeled], label_field, graph, folder, table)
-    taken = labeled | in_rounds(dataset)
+    labeled = labeled_ids(dataset, record, label_field, present)
+    counts, notes = count(dataset, record, label_field, labeled, lambda: table)
+    taken = set(labeled) | in_rounds(dataset)
     here = set(present)
     free = np.array([i in here and i not in taken for i in table.ids], dtype=bool)
     return State(graph, table, free, counts, notes)
+
+
+def labeled_ids(dataset: fo.Dataset, record: Any, label_field: str, present: list[str]) -> list[str]:
+    """Ids of the images of the dataset that count as labeled now, whatever the scoring saw."""
+    known = pool.labeled_mask(dataset, present, label_field, record.labeled_tag)
+    return [i for i, is_labeled in zip(present, known, strict=True) if is_labeled]
+
+
+def count(
+    dataset: fo.Dataset,
+    record: Any,
+    label_field: str,
+    labeled: list[str],
+    table_of: Callable[[], rankings.PoolTable] | None = None,
+) -> tuple[dict[str, int], list[str]]:
+    """Labeled instances per fine node, from where the scoring took its labeled set, and notes."""
+    folder = Path(record.run_dir)
+    if record.labeled_scope == "run":
+        of_run = set(pq.read_table(folder / "manifest.parquet", columns=["id"])["id"].to_pylist())
+        labeled = [i for i in labeled if i in of_run]
+    table_of = table_of or (lambda: rankings.load_pool(folder))
+    return labels.count(dataset, labeled, label_field, graph_of(record), folder, table_of)
+
+
+def run_folder(record: Any) -> Path:
+    """A scoring's run folder; raises ValueError where it is gone."""
+    folder = Path(record.run_dir)
+    if not (folder / "manifest.parquet").is_file():
+        raise ValueError(f"run folder {folder} of the scoring is gone; run score again")
+    return folder
 
 
 def graph_of(record: Any) -> ConceptGraph:

@@ -89,6 +89,10 @@ def score_events(
     dataset = pool.check_samples(samples)
     fields.refuse_clash(dataset, runs.owned_fields(dataset))
     found = pool.read(samples, label_field=label_field, labeled_tag=labeled_tag, proposals=proposals)
+    if not dataset.persistent:
+        found.notes.append(
+            f'dataset "{dataset.name}" is not persistent: FiftyOne deletes it when its last client exits'
+        )
     yield from ({"event": "note", "message": text} for text in found.notes)
 
     wanted = _configured(
@@ -199,7 +203,7 @@ def _place(plan: Plan, run_key: str | None, run_dir: str | Path | None) -> tuple
             run_key = str(shards.read_json(folder / "config.json")["run_key"])
         return run_key or runs.next_key(dataset, runs.SCORE), folder
     if run_key is None:
-        done = set(runs.score_keys(dataset))
+        done = {k for k in runs.score_keys(dataset) if runs.load(dataset, k).config.complete}
         taken = [p.name for p in home.glob("*")]
         run_key = folders.unfinished(home, runs.SCORE, plan.identity, done) or runs.next_key(dataset, runs.SCORE, taken)
     return run_key, home / run_key
@@ -230,12 +234,15 @@ def _prepare(plan: Plan, folder: Path, key: str, concepts: Path, cache: str | No
 def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str) -> progress.Events:
     """Rank what the worker left, write it into the dataset and register the run."""
     table = load_pool(folder)
-    counts, notes = labels.count(plan.dataset, plan.pool.labeled.ids, plan.label_field, plan.graph, folder, table)
+    counts, notes = labels.count(
+        plan.dataset, plan.pool.labeled.ids, plan.label_field, plan.graph, folder, lambda: table
+    )
     yield from ({"event": "note", "message": text} for text in notes)
     ranking = rank(table, plan.graph, counts, plan.params)
     result = shards.read_json(folder / "result.json")
     record = runs.GSALScoreRunConfig(
         fields=list(fields.SCORE_FIELDS),
+        complete=False,
         run_dir=str(folder),
         label_field=plan.label_field,
         labeled_tag=plan.labeled_tag,
@@ -262,7 +269,10 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
         gsal_fo_version=gsal_fo.__version__,
         **writing.facts_of(ranking),
     )
-    # The record comes first: fields of a writer that was killed half way are then known to be ours.
-    runs.register(plan.dataset, key, record)
-    yield from writing.write(plan.dataset, ranking, key, folder)
+    with folders.lock(folders.runs_of(plan.dataset.slug), wait=True):  # one writer per dataset
+        # The record comes first: fields of a writer that was killed half way are then known to be ours.
+        runs.register(plan.dataset, key, record)
+        yield from writing.write(plan.dataset, ranking, key, folder)
+        record.complete = True
+        plan.dataset.update_run_config(key, record)
     yield {"event": "done", "run_key": key, **record.counts}

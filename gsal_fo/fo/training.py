@@ -62,7 +62,7 @@ def train_events(
     labeled = pool.Pool(found.dataset, pool.Images(), found.labeled, found.whole, [])
     identity = cfg.digest(config, found.labeled.ids, found.labeled.boxes, found.labeled.labels)
     content = {"kind": "train", "config": cfg.to_dict(config), "identity": identity, "out": str(out)}
-    folders.claim(folder, content, again="use another out or run_dir, or delete that folder")
+    _claim(folder, content, out)
     pool.write_manifest(labeled, folder / "manifest.parquet")
     yield from _run(WORKER, folder, processes, lock)
 
@@ -113,10 +113,17 @@ def fit(
     identity = cfg.digest(settings, hashlib.sha256("\n".join(ids).encode()).hexdigest())
     content = {"kind": "fit", **settings, "identity": identity, "out": str(target)}
     with folders.lock(folder) as lock:
-        folders.claim(folder, content, again="use another out or run_dir, or delete that folder")
+        _claim(folder, content, target)
         pool.write_manifest(everything, folder / "manifest.parquet")
         progress.consume(_run(FIT_WORKER, folder, 1, lock), on_event)
     return target
+
+
+def _claim(folder: Path, content: dict[str, Any], out: Path) -> None:
+    """Take the worker's folder; a new run must not find its output made: that is another training's."""
+    if folders.identity(folder) is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} holds files that this call did not make; give a new or empty folder")
+    folders.claim(folder, content, again="use another out or run_dir, or delete that folder")
 
 
 def _run(module: str, folder: Path, processes: int, lock: int) -> progress.Events:

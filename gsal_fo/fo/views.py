@@ -63,7 +63,9 @@ def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]
     root = pool.check_samples(dataset)
     record = runs.load(root, run_key).config
     graph = rounds.graph_of(record)
-    counts = graph.coverage(rounds.load_state(root, record, record.label_field).counts)
+    rounds.run_folder(record)
+    labeled = rounds.labeled_ids(root, record, record.label_field, root.values("id"))
+    counts = graph.coverage(rounds.count(root, record, record.label_field, labeled)[0])
     params = from_dict(GsalParams, record.params)
     tau, rare = graph.thresholds(counts, params), graph.rare(counts, params)
     in_pool = left(root, record.label_field).count_values("gsal_path")

@@ -44,13 +44,13 @@ class Score(foo.Operator):
         form = types.Object()
         samples, last = ctx.target_view(), forms.last(ctx.dataset)
         found = forms.detections_fields(ctx.dataset)
-        shipped = ", ".join(f"{name}: {path}" for name, path in forms.graphs().items())
         form.str(
             "concepts",
             label="Concept graph file",
-            description=f"YAML with your labels, their families and attributes. Shipped: {shipped}",
+            description="YAML with your labels, their families and attributes, or the name of a shipped graph",
             default=last.get("concepts"),
             required=True,
+            view=types.AutocompleteView(choices=[types.Choice(name, label=name) for name in forms.graphs()]),
         )
         form.str(
             "label_field",

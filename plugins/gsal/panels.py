@@ -41,7 +41,7 @@ class ConceptCoverage(foo.Panel):
         rows = ctx.panel.state.nodes or []
         place = ctx.params.get("row", -1)
         if 0 <= place < len(rows):
-            self._show(ctx, rows[place])
+            self._show(ctx, rows[place]["node"])
 
     def everything(self, ctx):
         """Back to the whole dataset."""
@@ -82,9 +82,10 @@ class ConceptCoverage(foo.Panel):
         except ValueError as error:
             ctx.panel.state.problem, ctx.panel.state.nodes = str(error), []
             return
-        ctx.panel.state.problem, ctx.panel.state.nodes = None, [r["node"] for r in rows]
+        ctx.panel.state.problem = None
+        ctx.panel.state.nodes = [{"node": r["node"], "level": r["level"]} for r in rows]
+        ctx.panel.state.top = max(r["labeled"] for r in rows)
         ctx.panel.data.rows = [{**r, "state": "rare" if r["rare"] else ""} for r in rows]
-        ctx.panel.state.levels, ctx.panel.state.top = [r["level"] for r in rows], max(r["labeled"] for r in rows)
         ctx.panel.data.bars = _traces(rows)
 
     def _show(self, ctx, node):
@@ -125,7 +126,8 @@ def _traces(rows):
 
 
 def _layout(ctx):
-    nodes, levels = ctx.panel.state.nodes or [], ctx.panel.state.levels or []
+    rows = ctx.panel.state.nodes or []
+    nodes = [r["node"] for r in rows]
     top = max(1, ctx.panel.state.top or 0)
     return {
         "height": f"{120 + 24 * len(nodes)}px",
@@ -137,7 +139,7 @@ def _layout(ctx):
             "categoryorder": "array",
             "categoryarray": nodes,
             "tickvals": nodes,
-            "ticktext": [f"{level}: {node}" for level, node in zip(levels, nodes, strict=True)],
+            "ticktext": [f"{r['level']}: {r['node']}" for r in rows],
         },
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},

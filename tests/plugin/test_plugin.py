@@ -190,7 +190,9 @@ class TestPanel:
 
     @pytest.mark.parametrize(("method", "params"), [("on_bar", {"id": "round"}), ("on_row", {"row": 1})])
     def test_a_click_shows_the_nodes_images(self, scored, method, params):
-        ctx = self.call(scored, method, state={"nodes": ["void", "round"]}, **params)
+        ctx = self.call(
+            scored, method, state={"nodes": [{"node": n, "level": "-"} for n in ("void", "round")]}, **params
+        )
         (view,) = [p["view"] for p in asked(ctx, "set_view")]
         shown = fo.DatasetView._build(scored, view)
         assert shown.values("id") == gfo.node_view(scored, "round").values("id") and len(shown) > 0
