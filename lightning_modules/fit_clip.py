@@ -388,7 +388,7 @@ def main(argv: list[str] | None = None) -> None:
     seconds = time.monotonic() - rendered
     quality = measure(load_clip(str(args.out)), graph, make_slices(400, TEST_SEED))
     made = {
-        "command": f"python -m lightning_modules.fit_clip --out {args.out.as_posix()} --seed {args.seed} --threads {args.threads}",
+        "command": f"python -m lightning_modules.fit_clip --out {args.out} --seed {args.seed} --threads {args.threads}",
         "settings": {k: v for k, v in vars(args).items() if k != "out"},
         "machine": f"{platform.machine()}, {args.threads} threads, CPU",
         "seconds": round(seconds),

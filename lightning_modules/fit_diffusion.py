@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from gsal_fo.diffusion import denoise, reconstruction_maps, reduce_map, region_statistics, shared_noise
+from gsal_fo.normalize import z_score
 from gsal_fo.shards import ShardError, table_rows
 from gsal_fo.synthetic import RARE, plan, render_planned
 from lightning_modules import worker
@@ -383,7 +384,7 @@ def measure(denoiser: Denoiser, slices: list[Any], seed: int = 0) -> list[dict[s
 
     ``*_image``: an image with a defect (with a rare one) against the images without; ``*_box``: a defect's box against
     boxes of the same sizes laid at random over images without defects; ``*_texture_image``: harmless textures against
-    plain images (here high is what difficulty alone falls for). For E and for V.
+    plain images (here high is what difficulty alone falls for). For E, V and D, the sum of their z-scores.
     """
     rng = np.random.default_rng([seed, 4])
     images = [resized(np.repeat(s.image[..., None], 3, 2), denoiser.input_size) for s in slices]
@@ -396,24 +397,28 @@ def measure(denoiser: Denoiser, slices: list[Any], seed: int = 0) -> list[dict[s
         size = sizes[rng.integers(len(sizes), size=4)]
         random_boxes[i] = np.concatenate([rng.uniform(0, 1, (4, 2)) * (1 - size), size], 1)
     out = []
+    is_rare = np.array([label in RARE for s in slices for label in s.labels])
     for share in SHARES:
-        maps = error_maps(denoiser, images, share)
+        maps = [m.numpy() for m in error_maps(denoiser, images, share)]
         for how in REDUCTIONS:
             row: dict[str, Any] = {"t": share, "reduce": how}
-            for name, values in zip(("E", "V"), maps, strict=True):
-                image = reduce_map(values, how).numpy()
-                row[f"{name}_defect_image"] = auroc(image[~clean], image[clean])
-                row[f"{name}_rare_image"] = auroc(image[rare], image[clean])
-                row[f"{name}_texture_image"] = auroc(image[clean & textured], image[clean & ~textured])
-                grids = values.numpy()
-                inside = [
-                    region_statistics(g, s.boxes / s.image.shape[0], how) for g, s in zip(grids, slices, strict=True)
-                ]
-                outside = np.concatenate([region_statistics(grids[i], b, how) for i, b in random_boxes.items()])
-                is_rare = np.array([label in RARE for s in slices for label in s.labels])
-                boxes = np.concatenate(inside)
-                row[f"{name}_defect_box"] = auroc(boxes, outside)
-                row[f"{name}_rare_box"] = auroc(boxes[is_rare], outside)
+            image = [reduce_map(torch.from_numpy(m), how).numpy() for m in maps]
+            inside, outside = [], []
+            for m in maps:
+                parts = [region_statistics(g, s.boxes / s.image.shape[0], how) for g, s in zip(m, slices, strict=True)]
+                inside.append(np.concatenate(parts))
+                outside.append(np.concatenate([region_statistics(m[i], b, how) for i, b in random_boxes.items()]))
+            # D of Eq. 7 and 8 in the same breath: the two z-scores' sum, over all images and over all boxes.
+            image.append(z_score(image[0]) + z_score(image[1]))
+            both = [z_score(np.concatenate(pair)) for pair in zip(inside, outside, strict=True)]
+            inside.append((both[0] + both[1])[: len(is_rare)])
+            outside.append((both[0] + both[1])[len(is_rare) :])
+            for name, v, box, other in zip("EVD", image, inside, outside, strict=True):
+                row[f"{name}_defect_image"] = auroc(v[~clean], v[clean])
+                row[f"{name}_rare_image"] = auroc(v[rare], v[clean])
+                row[f"{name}_texture_image"] = auroc(v[clean & textured], v[clean & ~textured])
+                row[f"{name}_defect_box"] = auroc(box, other)
+                row[f"{name}_rare_box"] = auroc(box[is_rare], other)
             out.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
     return out
 
@@ -425,8 +430,8 @@ def pool_slices(count: int, seed: int, extra_rare: int = 0) -> list[Any]:
 
 
 def choose(table: list[dict[str, Any]]) -> dict[str, Any]:
-    """The (t, reduce) with the best mean AUROC of E over images and boxes, all defects and rare ones."""
-    keys = ("E_defect_image", "E_rare_image", "E_defect_box", "E_rare_box")
+    """The (t, reduce) with the best mean AUROC of D over images and boxes, all defects and rare ones."""
+    keys = ("D_defect_image", "D_rare_image", "D_defect_box", "D_rare_box")
     best = max(table, key=lambda row: sum(row[k] for k in keys))
     return {"t": best["t"], "reduce": best["reduce"], "regions": "maps"}
 
@@ -443,11 +448,18 @@ def make_embedded(out: Path, settings: FitSettings, *, images: int) -> dict[str,
         out,
         about={"made_by": f"python -m lightning_modules.fit_diffusion --embedded {out}"},
     )
+    return measure_embedded(out)
+
+
+def measure_embedded(out: Path) -> dict[str, Any]:
+    """Measure a folder on held-out synthetic slices; write the table and the defaults that it suggests into it."""
     table = measure(load_denoiser(str(out)), pool_slices(300, TEST_SEED, extra_rare=80))
     facts = json.loads((out / "gsal.json").read_text(encoding="utf-8"))
-    facts["defaults"] = choose(table)
-    facts["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads, CPU"
-    facts["held_out"] = table
+    facts |= {
+        "defaults": choose(table),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, CPU",
+        "held_out": table,
+    }
     (out / "gsal.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
@@ -460,6 +472,7 @@ def main() -> int:
     parser.add_argument("--embedded", type=Path, required=True, help="folder to write the embedded model to")
     parser.add_argument("--images", type=int, default=800)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure-only", action="store_true", help="measure the model that is there")
     for name in ("stride", "components", "steps", "batch", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(EMBEDDED_SETTINGS, name))
     for name in ("whiten", "lr", "minutes"):
@@ -468,11 +481,11 @@ def main() -> int:
         parser.add_argument(f"--{name}", default=getattr(EMBEDDED_SETTINGS, name))
     parser.add_argument("--stages", nargs="+", default=EMBEDDED_SETTINGS.stages)
     args = vars(parser.parse_args())
-    out, images = args.pop("embedded"), args.pop("images")
+    out, images, fitted = args.pop("embedded"), args.pop("images"), args.pop("measure_only")
     torch.set_num_threads(args.pop("threads"))
     if args["stages"]:
         args["stages"] = tuple(args["stages"])
-    facts = make_embedded(out, FitSettings(**args), images=images)
+    facts = measure_embedded(out) if fitted else make_embedded(out, FitSettings(**args), images=images)
     print(json.dumps({k: v for k, v in facts.items() if k != "held_out"}, indent=1))
     for row in facts["held_out"]:
         print(json.dumps(row))
