@@ -384,7 +384,8 @@ def measure(denoiser: Denoiser, slices: list[Any], seed: int = 0) -> list[dict[s
 
     ``*_image``: an image with a defect (with a rare one) against the images without; ``*_box``: a defect's box against
     boxes of the same sizes laid at random over images without defects; ``*_texture_image``: harmless textures against
-    plain images (here high is what difficulty alone falls for). For E, V and D, the sum of their z-scores.
+    plain images (high is what difficulty alone falls for); ``*_rare_over_texture``: a rare defect against those. For
+    E, V and D, the sum of their z-scores.
     """
     rng = np.random.default_rng([seed, 4])
     images = [resized(np.repeat(s.image[..., None], 3, 2), denoiser.input_size) for s in slices]
@@ -417,6 +418,7 @@ def measure(denoiser: Denoiser, slices: list[Any], seed: int = 0) -> list[dict[s
                 row[f"{name}_defect_image"] = auroc(v[~clean], v[clean])
                 row[f"{name}_rare_image"] = auroc(v[rare], v[clean])
                 row[f"{name}_texture_image"] = auroc(v[clean & textured], v[clean & ~textured])
+                row[f"{name}_rare_over_texture"] = auroc(v[rare], v[clean & textured])
                 row[f"{name}_defect_box"] = auroc(box, other)
                 row[f"{name}_rare_box"] = auroc(box[is_rare], other)
             out.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
@@ -430,8 +432,8 @@ def pool_slices(count: int, seed: int, extra_rare: int = 0) -> list[Any]:
 
 
 def choose(table: list[dict[str, Any]]) -> dict[str, Any]:
-    """The (t, reduce) with the best mean AUROC of D over images and boxes, all defects and rare ones."""
-    keys = ("D_defect_image", "D_rare_image", "D_defect_box", "D_rare_box")
+    """The (t, reduce) with the best mean AUROC of D: defects, rare ones, rare ones against harmless textures, boxes."""
+    keys = ("D_defect_image", "D_rare_image", "D_rare_over_texture", "D_defect_box", "D_rare_box")
     best = max(table, key=lambda row: sum(row[k] for k in keys))
     return {"t": best["t"], "reduce": best["reduce"], "regions": "maps"}
 
