@@ -97,7 +97,7 @@ def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
 
 def _colors(scheme: fo.ColorScheme | None) -> fo.ColorScheme:
     """The scheme with a color map for our error maps."""
-    scheme = scheme or fo.ColorScheme()
+    scheme = scheme or fo.ColorScheme(color_by="value")  # by value: maps get their color map, concepts a color each
     scales = [dict(s) for s in scheme.colorscales or []]
     if not any(s.get("path") == "gsal_map" for s in scales):
         scales.append({"path": "gsal_map", "name": "inferno"})

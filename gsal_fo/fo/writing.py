@@ -15,7 +15,7 @@ from gsal_fo.ranking import Ranking
 from gsal_fo.similarity import UNMATCHED
 
 CHUNK = 2000  # samples per bulk write: about 20 MB of boxes
-MAP_RANGE = (0.01, 0.995)  # quantiles of the maps' lows and highs that become black and white
+MAP_BLACK, MAP_WHITE = 0.9, 0.995  # quantile of the median image's cells, and of the images' maxima
 MAP_SIZE = 256  # pixels of a map's longer side: the App stretches a map of a few cells into hard blocks
 
 
@@ -73,14 +73,18 @@ def facts_of(ranking: Ranking) -> dict[str, Any]:
 
 
 def write_maps(folder: Path) -> dict[str, str]:
-    """Write a run's error maps as 8-bit PNG files under ``folder/maps``, on one scale; returns their paths by id."""
+    """Write a run's error maps as 8-bit PNG files under ``folder/maps``, on one scale; returns their paths by id.
+
+    The scale is logarithmic and black up to the pool's usual error: errors span three powers of ten, and on a linear
+    scale the few worst images would leave all others black.
+    """
     low, high = _scale(folder)
     place = folder / "maps"
     out: dict[str, str] = {}
     for sample_id, cells in _maps(folder):
         if not out:
             place.mkdir(exist_ok=True)
-        gray = np.nan_to_num((cells - low) / (high - low), nan=0.0).clip(0, 1) * 255
+        gray = np.nan_to_num((_log(cells) - low) / (high - low), nan=0.0).clip(0, 1) * 255
         image = Image.fromarray(gray.round().astype(np.uint8))
         zoom = max(1, MAP_SIZE // max(image.size))
         path = place / f"{sample_id}.png"
@@ -106,13 +110,17 @@ def _maps(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _scale(folder: Path) -> tuple[float, float]:
-    """Black and white of all maps of the pool: quantiles of the images' own extremes, so one outlier sets neither."""
-    extremes = [(np.nanmin(m), np.nanmax(m)) for _, m in _maps(folder) if np.isfinite(m).any()]
-    if not extremes:
+    """Black and white, as logarithms: what nine cells in ten of the median image stay below, and almost all maxima."""
+    facts = [(np.nanquantile(m, MAP_BLACK), np.nanmax(m)) for _, m in _maps(folder) if np.isfinite(m).any()]
+    if not facts:
         return 0.0, 1.0
-    lows, highs = np.array(extremes).T
-    low, high = float(np.quantile(lows, MAP_RANGE[0])), float(np.quantile(highs, MAP_RANGE[1]))
-    return low, max(high, low + 1e-12)
+    usual, maxima = _log(np.array(facts)).T
+    low, high = float(np.median(usual)), float(np.quantile(maxima, MAP_WHITE))
+    return low, max(high, low + 1e-6)
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(values, 1e-12))
 
 
 def _ranked(ranking: Ranking, rows: Sequence[int]) -> dict[str, list[Any]]:
