@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -317,18 +317,29 @@ def error_maps(denoiser: Denoiser, images: Iterable[Tensor], share: float, draws
     return torch.cat([e for e, _ in out]), torch.cat([v for _, v in out])
 
 
+def absolute_encoder(name: str) -> str:
+    """An encoder's name that means the same from any working folder: paths in it made absolute."""
+    path = Path(name.removeprefix("mobilenet_v2:")).expanduser()
+    if name.endswith(".safetensors"):
+        return f"mobilenet_v2:{path.resolve()}"
+    return str(path.resolve()) if path.is_dir() and name not in ("embedded", "default", "none") else name
+
+
 def fit_run(run: Path, config: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Fit on the images of a run folder: ``config.json`` {"kind": "fit", "encoder", "size", "minutes", "steps", "seed",
-    "out"}; every row of the manifest is used, labels are not read."""
+    """Fit on the images of a run folder, every row of its manifest; labels are not read.
+
+    ``config.json``: {"kind": "fit", "out": folder, and any of FitSettings' fields, or "epochs" instead of "steps"}.
+    """
     out = Path(config["out"])
     if (out / "gsal.json").is_file():
         reporter.note(f"{out} holds a fitted model already; nothing to do")
         return {"out": str(out)}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ShardError(f"{out} holds other files; give a new or empty folder")
     known = {k: v for k, v in config.items() if k in FitSettings.__dataclass_fields__ and v is not None}
     if isinstance(known.get("stages"), list):
         known["stages"] = tuple(known["stages"])
-    if isinstance(config.get("encoder"), str) and config["encoder"].endswith(".safetensors"):
-        known["encoder"] = f"mobilenet_v2:{Path(config['encoder'].removeprefix('mobilenet_v2:')).resolve()}"
+    known["encoder"] = absolute_encoder(str(known.get("encoder", "embedded")))
     settings = FitSettings(**known)
     encoder = load_encoder(settings.encoder)
     rows = table_rows(pq.read_table(run / "manifest.parquet", columns=["id", "filepath"]))
@@ -337,6 +348,9 @@ def fit_run(run: Path, config: dict[str, Any], reporter: Reporter) -> dict[str, 
         rng = np.random.default_rng(settings.seed)
         paths = [paths[i] for i in sorted(rng.choice(len(paths), MOST, replace=False))]
         reporter.note(f"fitting on {MOST} images drawn by seed {settings.seed}")
+    if config.get("epochs"):
+        per_epoch = max(1, int((1 - HELD_OUT) * len(paths)) // settings.batch)
+        settings = replace(settings, steps=max(1, round(config["epochs"] * per_epoch)))
     total, done = len(paths) + settings.steps, 0
 
     def read() -> Iterable[Tensor]:

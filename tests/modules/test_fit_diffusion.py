@@ -13,7 +13,7 @@ from scipy.stats import mannwhitneyu
 
 from gsal_fo.shards import MANIFEST, write_table
 from lightning_modules.data import resized
-from lightning_modules.fit_diffusion import FitSettings, auroc, collect, error_maps, fit, fit_run
+from lightning_modules.fit_diffusion import FitSettings, absolute_encoder, auroc, collect, error_maps, fit, fit_run
 from lightning_modules.nets import load_denoiser, load_encoder
 from lightning_modules.progress import Reporter
 
@@ -58,7 +58,7 @@ def test_the_worker_fits_a_pool_speaks_the_protocol_and_lists_a_broken_image(tmp
     manifest(tmp_path, [*pool, broken])
     (tmp_path / "config.json").write_text(json.dumps(config(tmp_path / "model")))
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_modules.fit_diffusion", "--run", str(tmp_path)],
+        [sys.executable, "-m", "lightning_modules.fit_diffusion", "--run-dir", str(tmp_path)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -72,6 +72,29 @@ def test_the_worker_fits_a_pool_speaks_the_protocol_and_lists_a_broken_image(tmp
     model = load_denoiser(str(tmp_path / "model"))
     assert model.latent(torch.rand(1, 3, 64, 64)).shape == (1, 6, 8, 8)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_epochs_are_passes_over_the_images_that_are_trained_on(tmp_path, pool):
+    manifest(tmp_path, pool)
+    fit_run(tmp_path, config(tmp_path / "model", steps=None, epochs=2, batch=5), Reporter(terminal=False))
+    # 24 images, 2 held out and 21 trained on by whole batches of 5: 4 steps an epoch
+    assert json.loads((tmp_path / "model" / "gsal.json").read_text())["fit"]["steps"] == 8
+
+
+def test_a_folder_with_other_files_is_not_overwritten(tmp_path, pool):
+    manifest(tmp_path, pool)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        fit_run(tmp_path, config(tmp_path / "model"), Reporter(terminal=False))
+    assert (tmp_path / "model" / "thesis.tex").read_text() == "mine"
+
+
+def test_an_encoder_file_is_remembered_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("w.safetensors", "mobilenet_v2:w.safetensors"):
+        assert absolute_encoder(name) == f"mobilenet_v2:{tmp_path.resolve() / 'w.safetensors'}"
+    assert [absolute_encoder(n) for n in ("embedded", "mobilenet_v2:none")] == ["embedded", "mobilenet_v2:none"]
 
 
 def test_too_few_images_are_an_error_in_one_sentence(tmp_path, pool):
