@@ -58,7 +58,7 @@ class DemoConfig:
 
 @dataclass
 class Clock:
-    """Seconds per stage, from the workers' own reports where there are some."""
+    """Seconds per stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -72,12 +72,13 @@ class Clock:
 
 @dataclass
 class Played:
-    """One strategy's rounds: picked file names per round and, for each, what the page shows of it."""
+    """One strategy's rounds: picked file names, detectors, coverage (one more: the start), and what the page shows."""
 
+    coverage: list[dict[str, int]]
     picks: list[list[str]] = field(default_factory=list)
-    coverage: list[dict[str, int]] = field(default_factory=list)
+    detectors: list[Path] = field(default_factory=list)
     pages: list[RoundPage] = field(default_factory=list)
-    rationale: list[list[dict[str, Any]]] = field(default_factory=list)
+    reasons: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
 def run_demo(config: DemoConfig, *, on_event: OnEvent, say: Callable[[str], None]) -> dict[str, Any]:
@@ -93,18 +94,16 @@ def run_demo(config: DemoConfig, *, on_event: OnEvent, say: Callable[[str], None
     rng = np.random.default_rng(config.seed)
     first = sorted(rng.choice(names, config.start, replace=False).tolist())
     rest = sorted(set(names) - set(first))
-
-    def play(dataset: fo.Dataset, strategy: str) -> Played:
-        return _play(dataset, strategy, config, truth, graph, pool.concepts, clock, on_event, say)
+    game = Game(config, out, truth, graph, pool.concepts, clock, on_event, say)
 
     with clock.stage("import into FiftyOne"):
         dataset = import_pool(DATASET, pool.root / "images", truth, first, seed=config.seed)
-    gsal = play(dataset, "gsal")
+    gsal = game.play(dataset, "gsal")
     with clock.stage("set up views"):
         gfo.setup_views(dataset)
     rival = import_pool(f"{DATASET}-entropy", pool.root / "images", truth, first, seed=config.seed)
     try:
-        entropy = play(rival, "entropy")
+        entropy = game.play(rival, "entropy", detector=gsal.detectors[0])
     finally:
         rival.delete()
     clock.seconds["total"] = round(time.monotonic() - started, 2)
@@ -148,62 +147,62 @@ def _own_folder(out: Path) -> Path:
     return out.resolve()
 
 
-def _play(
-    dataset: fo.Dataset,
-    strategy: str,
-    config: DemoConfig,
-    truth: Truth,
-    graph: ConceptGraph,
-    concepts: Path,
-    clock: Clock,
-    on_event: OnEvent,
-    say: Callable[[str], None],
-) -> Played:
-    """All rounds of one strategy: train, score, select, export, label, ingest."""
-    played = Played([], [_coverage(dataset, graph)])
-    training = TrainConfig(seed=config.seed)
-    if config.steps is not None:
-        training = replace(training, steps=config.steps)
-    prefix = "" if strategy == "gsal" else "rival entropy: "
-    for number in range(1, config.rounds + 1):
-        place = config.out.resolve() / "rounds" / f"{strategy}_{number}"
-        runs = config.out.resolve() / "runs" / f"{strategy}_{number}"
-        say(f"{strategy}, round {number} of {config.rounds}")
-        with clock.stage(prefix + "train"):
-            detector = gfo.train(
-                dataset,
-                label_field=LABELS,
-                out=place / "detector",
-                config=training,
-                run_dir=runs / "train",
-                on_event=on_event,
-            )
-        with clock.stage(prefix + "score"):
-            gfo.score(
-                dataset,
-                concepts=str(concepts),
-                label_field=LABELS,
-                detector=str(detector),
-                params=GsalParams(strategy=strategy),
-                run_dir=runs / "score",
-                on_event=on_event,
-            )
-        with clock.stage(prefix + "select"):
-            batch = gfo.select(dataset, config.per_round)
-        names = [Path(p).name for p in batch.values("filepath")]
-        if strategy == "gsal":
-            played.rationale.append(gfo.runs.picks(dataset, gfo.runs.select_keys(dataset)[-1]))
-            played.pages.append(_page(number, dataset, batch, truth))
-        with clock.stage(prefix + "export and ingest"):
-            gfo.export(batch, place / "batch")
-            gfo.ingest(dataset, str(label(place / "batch", truth)), label_field=LABELS)
-        played.picks.append(names)
-        played.coverage.append(_coverage(dataset, graph))
-    return played
+@dataclass(frozen=True)
+class Game:
+    """What every strategy plays with: the pool's truth and graph, where files go, and who listens."""
 
+    config: DemoConfig
+    out: Path
+    truth: Truth
+    graph: ConceptGraph
+    concepts: Path
+    clock: Clock
+    on_event: OnEvent
+    say: Callable[[str], None]
 
-def _coverage(dataset: fo.Dataset, graph: ConceptGraph) -> dict[str, int]:
-    return graph.coverage(dataset.count_values(f"{LABELS}.detections.label"))
+    def play(self, dataset: fo.Dataset, strategy: str, *, detector: Path | None = None) -> Played:
+        """All rounds of one strategy: train, score, select, export, label, ingest. ``detector``: that of round 1."""
+        played = Played(coverage=[self.coverage(dataset)])
+        prefix = "" if strategy == "gsal" else f"rival {strategy}: "
+        for number in range(1, self.config.rounds + 1):
+            place, runs = (self.out / name / f"{strategy}_{number}" for name in ("rounds", "runs"))
+            self.say(f"{strategy}, round {number} of {self.config.rounds}")
+            if detector is None or number > 1:
+                with self.clock.stage(prefix + "train"):
+                    detector = self.train(dataset, place / "detector", runs / "train")
+            played.detectors.append(detector)
+            with self.clock.stage(prefix + "score"):
+                gfo.score(
+                    dataset,
+                    concepts=self.concepts,
+                    label_field=LABELS,
+                    detector=detector,
+                    params=GsalParams(strategy=strategy),
+                    run_dir=runs / "score",
+                    on_event=self.on_event,
+                )
+            with self.clock.stage(prefix + "select"):
+                batch = gfo.select(dataset, self.config.per_round)
+            played.picks.append([Path(p).name for p in batch.values("filepath")])
+            if strategy == "gsal":
+                played.reasons.append(gfo.runs.picks(dataset, gfo.runs.select_keys(dataset)[-1]))
+                played.pages.append(_page(number, dataset, batch, self.truth))
+            with self.clock.stage(prefix + "export and ingest"):
+                gfo.export(batch, place / "batch")
+                gfo.ingest(dataset, label(place / "batch", self.truth), label_field=LABELS)
+            played.coverage.append(self.coverage(dataset))
+        return played
+
+    def train(self, dataset: fo.Dataset, out: Path, run: Path) -> Path:
+        """A detector from the labels of now."""
+        settings = TrainConfig(seed=self.config.seed)
+        if self.config.steps is not None:
+            settings = replace(settings, steps=self.config.steps)
+        return gfo.train(dataset, label_field=LABELS, out=out, config=settings, run_dir=run, on_event=self.on_event)
+
+    def coverage(self, dataset: fo.Dataset) -> dict[str, int]:
+        """Labeled boxes per node, counted from the dataset."""
+        return self.graph.coverage(dataset.count_values(f"{LABELS}.detections.label"))
 
 
 def _page(number: int, dataset: fo.Dataset, batch: fo.DatasetView, truth: Truth) -> RoundPage:
@@ -257,7 +256,7 @@ def _summary(
         rounds.append(
             {
                 "round": i + 1,
-                "picks": [p | {"file": n} for p, n in zip(gsal.rationale[i], gsal.picks[i], strict=True)],
+                "picks": [p | {"file": n} for p, n in zip(gsal.reasons[i], gsal.picks[i], strict=True)],
                 "entropy_picks": entropy.picks[i],
                 "rare_instances_so_far": {k: sum(truth.rare_in(v).values()) for k, v in so_far.items()}
                 | {"random": float(np.mean(random))},
