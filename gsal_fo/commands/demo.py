@@ -17,7 +17,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     demo.add_argument("--images", type=int, default=480, help="size of the pool (default %(default)s)")
     demo.add_argument("--budget", type=int, help="images per round (default: 5 %% of the pool)")
     demo.add_argument("--rounds", type=int, default=2, help="default %(default)s")
-    demo.add_argument("--steps", type=int, help="training steps of the detector (default: its own)")
+    demo.add_argument("--steps", type=int, default=200, help="training steps of the detector (default %(default)s)")
     demo.add_argument("--port", type=int, default=5151, help="port of the App (default %(default)s)")
     demo.set_defaults(run=run)
 

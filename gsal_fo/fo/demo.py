@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class DemoConfig:
     budget: int | None = None
     rounds: int = 2
     initial: float = 0.05
-    steps: int | None = None
+    steps: int = 200  # fewer than the default: two dozen small slices need no more
 
     def __post_init__(self) -> None:
         if self.images < 20:
@@ -195,9 +195,7 @@ class Game:
 
     def train(self, dataset: fo.Dataset, out: Path, run: Path) -> Path:
         """A detector from the labels of now."""
-        settings = TrainConfig(seed=self.config.seed)
-        if self.config.steps is not None:
-            settings = replace(settings, steps=self.config.steps)
+        settings = TrainConfig(seed=self.config.seed, steps=self.config.steps)
         return gfo.train(dataset, label_field=LABELS, out=out, config=settings, run_dir=run, on_event=self.on_event)
 
     def coverage(self, dataset: fo.Dataset) -> dict[str, int]:
