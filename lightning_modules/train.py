@@ -1,4 +1,4 @@
-"""Worker: trains a detector on the labeled images of a run folder. ``python -m lightning_modules.train --run-dir DIR``."""
+"""Worker: trains a detector on a run folder's labeled images. ``python -m lightning_modules.train --run-dir DIR``."""
 
 import sys
 import time

@@ -49,17 +49,20 @@ def trainer(*, precision: str = "32-true", **more: Any) -> pl.Trainer:
 
 
 def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, Any]], *, module: str) -> int:
-    """Command line of a worker: ``--run-dir DIR``; returns the exit code. ``work`` gets the run folder, its config and a
-    reporter."""
+    """A worker's command line; returns the exit code. ``work`` gets the run folder, its config and a reporter."""
     # Not `--run`: torchrun would take it for an abbreviation of an option of its own.
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
-    parser.add_argument("--run-dir", dest="run", type=Path, required=True, help="run folder with config.json and manifest.parquet")
+    parser.add_argument(
+        "--run-dir", dest="run", type=Path, required=True, help="run folder with config.json and manifest.parquet"
+    )
     parser.add_argument("--devices", type=int, default=1, help="processes on this machine, one device each")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     if args.devices > 1 and "RANK" not in os.environ:
         launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={args.devices}", "-m", module]
-        os.execv(sys.executable, [sys.executable, "-m", *launch, "--run-dir", str(args.run), *["--debug"][: args.debug]])
+        os.execv(
+            sys.executable, [sys.executable, "-m", *launch, "--run-dir", str(args.run), *["--debug"][: args.debug]]
+        )
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     started = time.monotonic()

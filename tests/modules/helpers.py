@@ -15,7 +15,9 @@ from gsal_fo import shards
 from gsal_fo.config import ConceptConfig, DetectorConfig, DiffusionConfig, ScoreConfig, to_dict
 
 ROOT = Path(__file__).parents[2]
-GRAPH = {"concepts": {"disk": {"coarse": "blob", "abstract": ["bright"]}, "bar": {"coarse": "line", "abstract": ["bright"]}}}
+GRAPH = {
+    "concepts": {"disk": {"coarse": "blob", "abstract": ["bright"]}, "bar": {"coarse": "line", "abstract": ["bright"]}}
+}
 
 
 def write_images(folder: Path, count: int, *, size: int = 48, seed: int = 0) -> list[Path]:
@@ -108,4 +110,6 @@ def command(run: Path, *more: str, module: str = "lightning_modules.score") -> l
 
 def run_worker(run: Path, *more: str, module: str = "lightning_modules.score") -> subprocess.CompletedProcess[str]:
     """Run a worker to its end."""
-    return subprocess.run(command(run, *more, module=module), env=environment(), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command(run, *more, module=module), env=environment(), capture_output=True, text=True, check=False
+    )

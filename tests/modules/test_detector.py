@@ -72,7 +72,7 @@ def test_backbone_weights_come_from_a_file_and_a_wrong_one_is_refused(tmp_path):
     model = D.build("r50_fpn", classes=1, backbone=str(tmp_path / "r50.safetensors"), size=64)
     torch.testing.assert_close(model.backbone.body.layer4[2].conv3.weight, net.layer4[2].conv3.weight)
     save_file({k: v.contiguous() for k, v in resnet18().state_dict().items()}, tmp_path / "r18.safetensors")
-    with pytest.raises(ValueError, match="lacks .* tensors of this backbone"):
+    with pytest.raises(ValueError, match=r"lacks .* tensors of this backbone"):
         D.build("r50_fpn", classes=1, backbone=str(tmp_path / "r18.safetensors"), size=64)
     with pytest.raises(ValueError, match="do not exist"):
         D.build("r50_fpn", classes=1, backbone=str(tmp_path / "none.safetensors"), size=64)

@@ -74,7 +74,7 @@ def test_every_pool_image_gets_statistics_and_concepts_for_each_proposal(scored)
 
 
 def test_whole_image_window_of_the_grid_scores_as_the_image_itself(scored):
-    """The grid's first window is the whole image at the same 16 px, so its E and V are the image's: crops are scored alike."""
+    """The grid's first window is the whole image at the same 16 px, so its E and V are the image's."""
     for row in rows(scored, "difficulty").values():
         assert row["proposal_error"][0] == pytest.approx(row["image_error"], rel=1e-4)
         assert row["proposal_variance"][0] == pytest.approx(row["image_variance"], rel=1e-4)
@@ -102,7 +102,9 @@ def test_killed_in_a_stage_the_same_command_finishes_with_the_same_result(stage,
         process.send_signal(signal.SIGKILL)
     before = {s: len(list((run / s).glob("part-*"))) for s in STAGES}
     assert before[stage] >= 1
-    (run / stage / ".part-000-000099.parquet.1.tmp").write_bytes(b"PAR1 half a part")  # what a kill inside a write leaves
+    (run / stage / ".part-000-000099.parquet.1.tmp").write_bytes(
+        b"PAR1 half a part"
+    )  # what a kill inside a write leaves
     done = run_worker(run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(scored, run)
@@ -122,7 +124,17 @@ def test_bad_images_are_listed_with_the_reason_and_odd_ones_are_scored(model, tm
     (odd / "empty.png").write_bytes(b"")
     (odd / "cut.png").write_bytes(good[0].read_bytes()[:900])
     (odd / "text.png").write_text("not an image")
-    names = ["deep.png", "cmyk.jpg", "palette.png", "one.png", "wide.png", "empty.png", "cut.png", "text.png", "gone.png"]
+    names = [
+        "deep.png",
+        "cmyk.jpg",
+        "palette.png",
+        "one.png",
+        "wide.png",
+        "empty.png",
+        "cut.png",
+        "text.png",
+        "gone.png",
+    ]
     write_run(tmp_path / "run", [*good, *(odd / n for n in names)], model=model)
     done = run_worker(tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -178,10 +190,14 @@ def test_a_second_run_over_the_same_images_does_no_diffusion_work(images, model,
         write_run(tmp_path / name, images[:12], model=model, cache=str(tmp_path / "cache"))
         done = run_worker(tmp_path / name)
         assert done.returncode == 0, done.stdout + done.stderr
-    scored = [json.loads((tmp_path / n / "result.json").read_text())["diffusion"]["scored"] for n in ("first", "second")]
+    scored = [
+        json.loads((tmp_path / n / "result.json").read_text())["diffusion"]["scored"] for n in ("first", "second")
+    ]
     assert scored == [6 * 11, 0]  # 6 pool images, each with 10 windows
     for key, row in rows(tmp_path / "first", "difficulty").items():
-        np.testing.assert_array_equal(row["proposal_error"], rows(tmp_path / "second", "difficulty")[key]["proposal_error"])
+        np.testing.assert_array_equal(
+            row["proposal_error"], rows(tmp_path / "second", "difficulty")[key]["proposal_error"]
+        )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
