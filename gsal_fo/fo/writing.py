@@ -214,4 +214,5 @@ def _path(graph: Any, fine: int) -> list[str]:
 
 def _set(dataset: fo.Dataset, name: str, values: dict[str, Any]) -> None:
     if values:
-        dataset.set_values(name, values, key_field="id")
+        # The schema is declared and the values are made here: checking each again would take as long as writing it.
+        dataset.set_values(name, values, key_field="id", validate=False, expand_schema=False)
