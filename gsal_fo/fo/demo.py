@@ -129,8 +129,8 @@ def sentences(summary: Mapping[str, Any], out: Path) -> str:
 
 
 def open_app(port: int) -> None:
-    """Open the App on the demo's dataset and serve until interrupted."""
-    session = fo.launch_app(fo.load_dataset(DATASET), port=port)
+    """Open the App on the images that the last round picked, and serve until interrupted."""
+    session = fo.launch_app(view=fo.load_dataset(DATASET).load_saved_view("GSAL: latest round"), port=port)
     print(f"the App: {session.url}   (Ctrl-C ends it)", flush=True)
     session.wait(-1)
 
