@@ -31,15 +31,15 @@ def main() -> None:
         picture.save(args.out / f"{name}.jpg", quality=80, optimize=True)
 
     gfo.plugin.install()
-    session = fo.launch_app(fo.load_dataset(args.dataset), port=args.port, remote=True, address="127.0.0.1")
-    app = f"http://127.0.0.1:{args.port}"
+    view = fo.load_dataset(args.dataset).load_saved_view("GSAL: latest round")
+    session = fo.launch_app(view=view, port=args.port, remote=True, address="127.0.0.1")
     with sync_playwright() as playwright:
         playwright.selectors.set_test_id_attribute("data-cy")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1700, "height": 950})
         page.add_init_script("window.IS_PLAYWRIGHT = true")
         page.set_default_timeout(90_000)
-        page.goto(f"{app}/datasets/{args.dataset}?view=gsal-latest-round")
+        page.goto(f"http://127.0.0.1:{args.port}/")
         ui.grid_ready(page)
         shoot(page, "app_round")
         ui.open_sample(page, 0)
