@@ -92,7 +92,9 @@ def run_demo(config: DemoConfig, *, on_event: OnEvent, say: Callable[[str], None
     truth, graph = Truth.load(pool.truth, rare=RARE), ConceptGraph.load(pool.concepts)
     names = sorted(truth.boxes)
     rng = np.random.default_rng(config.seed)
-    first = sorted(rng.choice(names, config.start, replace=False).tolist())
+    first: list[str] = []
+    while not any(truth.boxes[n] for n in first):  # a tiny draw may hold no defect at all: nothing to train on
+        first = sorted(rng.choice(names, config.start, replace=False).tolist())
     rest = sorted(set(names) - set(first))
     game = Game(config, out, truth, graph, pool.concepts, clock, on_event, say)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
+    os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")  # they would stand in the table
     from gsal_fo.bars import Bars
     from gsal_fo.fo.demo import DemoConfig, run_demo
 
