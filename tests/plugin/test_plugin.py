@@ -132,6 +132,20 @@ def test_a_delegated_run_reports_progress_and_fails_loudly(dataset, graph, tiny,
         list(op.execute(bad))
 
 
+def test_a_scheduled_scoring_runs_in_fiftyones_own_service(dataset, graph, tiny):
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    dataset.persistent = True  # the service finds it by name
+    uri = f"{NAME}/gsal_score"
+    foo.execute_operator(uri, {"dataset": dataset}, params={"concepts": str(graph)}, request_delegation=True)
+    service = DelegatedOperationService()
+    service.execute_queued_operations(operator=uri, limit=1)
+    (done,) = service.list_operations(operator=uri, dataset_name=dataset.name)
+    assert done.run_state == "completed", done.result and done.result.error
+    dataset.reload()
+    assert len(dataset.exists("gsal_rank")) == 9
+
+
 def test_forms_say_what_is_wrong_before_anything_runs(dataset, scored, tmp_path, graph):
     assert "Choose a concept graph file" in problem("gsal_score", dataset)
     assert "cannot read the concept graph" in problem("gsal_score", dataset, concepts="/nowhere.yaml")
