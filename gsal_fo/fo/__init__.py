@@ -6,7 +6,7 @@ from gsal_fo.fo.ingesting import IngestReport, ingest
 from gsal_fo.fo.rounds import select
 from gsal_fo.fo.scoring import score, score_events
 from gsal_fo.fo.training import fit, train
-from gsal_fo.fo.views import coverage, node_view, setup_views
+from gsal_fo.fo.views import coverage, node_view, scoring_line, setup_views
 
 __all__ = [
     "IngestReport",
@@ -19,6 +19,7 @@ __all__ = [
     "runs",
     "score",
     "score_events",
+    "scoring_line",
     "select",
     "setup_views",
     "train",

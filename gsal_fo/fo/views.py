@@ -86,6 +86,27 @@ def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]
     ]
 
 
+HOW = {
+    "clip": "the CLIP model {clip}",
+    "prototypes": "prototypes of the labeled crops (encoder {encoder})",
+    "detector": "the detector's class posterior",
+}
+
+
+def scoring_line(dataset: Any, *, run_key: str | None = None) -> str:
+    """One sentence on the scoring that the fields show: its key, how concepts were assigned, by which models.
+
+    Raises ValueError where the dataset has not been scored.
+    """
+    root = pool.check_samples(dataset)
+    info = runs.load(root, run_key)
+    record = info.config
+    concepts = record.config["concepts"]
+    how = HOW[record.assign].format(clip=concepts["clip"], encoder=concepts["encoder"] or "embedded")
+    model = record.config["diffusion"]["model"]
+    return f"{info.key}: {record.counts['scored']} images; concepts by {how}; difficulty by the diffusion model {model}"
+
+
 def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
     """The ranked images that no round has picked and nobody has labeled since."""
     out: fo.DatasetView = dataset.exists("gsal_rank")

@@ -53,6 +53,7 @@ class ConceptCoverage(foo.Panel):
         if ctx.panel.state.problem:
             panel.view("problem", types.Notice(label=ctx.panel.state.problem))
         else:
+            panel.md(ctx.panel.state.scoring, name="scoring")
             if ctx.panel.state.node:
                 panel.md(f"Showing images that look like **{ctx.panel.state.node}**", name="shown")
             buttons = panel.h_stack("buttons", gap=1)
@@ -79,6 +80,7 @@ class ConceptCoverage(foo.Panel):
         ctx.panel.state.node = None
         try:
             rows = gfo.coverage(ctx.dataset)
+            ctx.panel.state.scoring = gfo.scoring_line(ctx.dataset)
         except ValueError as error:
             ctx.panel.state.problem, ctx.panel.state.nodes = str(error), []
             return

@@ -211,6 +211,11 @@ class TestPanel:
         shown = fo.DatasetView._build(scored, view)
         assert shown.values("id") == gfo.node_view(scored, "round").values("id") and len(shown) > 0
 
+    def test_it_says_how_concepts_were_assigned(self, scored):
+        ctx = self.call(scored, "on_load")
+        state = {k: v for p in asked(ctx, "patch_panel_state") for k, v in p["state"].items()}
+        assert "gsal_score_001" in state["scoring"] and "concepts by the CLIP model embedded" in state["scoring"]
+
     def test_before_a_scoring_it_says_what_to_do(self, dataset):
         ctx = self.call(dataset, "on_load")
         state = {k: v for p in asked(ctx, "patch_panel_state") for k, v in p["state"].items()}
