@@ -53,7 +53,7 @@ class ConceptCoverage(foo.Panel):
         if ctx.panel.state.problem:
             panel.view("problem", types.Notice(label=ctx.panel.state.problem))
         else:
-            panel.md(ctx.panel.state.scoring, name="scoring")
+            panel.md(ctx.panel.state.scoring or "", name="scoring")
             if ctx.panel.state.node:
                 panel.md(f"Showing images that look like **{ctx.panel.state.node}**", name="shown")
             buttons = panel.h_stack("buttons", gap=1)
