@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -133,8 +133,9 @@ def sentences(summary: Mapping[str, Any], out: Path) -> str:
 def open_app(port: int) -> None:
     """Open the App on the images that the last round picked, and serve until interrupted."""
     session = fo.launch_app(view=fo.load_dataset(DATASET).load_saved_view("GSAL: latest round"), port=port)
-    print(f"the App: {session.url}   (Ctrl-C ends it)", flush=True)
-    session.wait(-1)
+    print(f"the App: {session.url.replace('0.0.0.0', 'localhost')}   (Ctrl-C ends it)", flush=True)
+    with suppress(KeyboardInterrupt):
+        session.wait(-1)
 
 
 def _own_folder(out: Path) -> Path:
