@@ -131,7 +131,11 @@ def sentences(summary: Mapping[str, Any], out: Path) -> str:
 
 
 def open_app(port: int) -> None:
-    """Open the App on the images that the last round picked, and serve until interrupted."""
+    """Link the plugin, open the App on the images that the last round picked, and serve until interrupted."""
+    try:
+        print(f"the App's GSAL operators and panel: {gfo.plugin.install()}", flush=True)
+    except ValueError as error:
+        print(f"the App has no GSAL operators: {error}", flush=True)
     session = fo.launch_app(view=fo.load_dataset(DATASET).load_saved_view("GSAL: latest round"), port=port)
     print(f"the App: {session.url.replace('0.0.0.0', 'localhost')}   (Ctrl-C ends it)", flush=True)
     with suppress(KeyboardInterrupt):
