@@ -1,5 +1,6 @@
 """Worker: trains a detector on a run folder's labeled images. ``python -m lightning_modules.train --run-dir DIR``."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -157,7 +158,7 @@ def train(run: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[str
             "seconds": seconds,
         }
         save(model, out, facts)
-        last.unlink(missing_ok=True)
+        shutil.rmtree(last.parent, ignore_errors=True)
     return {"out": str(out), "classes": classes, "images": len(rows), "final_loss": tail}
 
 
