@@ -26,6 +26,8 @@ STRATEGIES = (
     "no_rarity",
     "image_only",
     "proposal_only",
+    "noise_difficulty",
+    "shuffled_graph",
     "entropy",
     "random",
 )
@@ -58,7 +60,8 @@ class GsalParams:
     """Constants of Eq. 2 and 4 to 11, applied by the selection stage to stored statistics (no model is run).
 
     ``levels`` is any non-empty subset of "FCA" (fine, coarse, abstract); ``lam`` is the paper's lambda; ``strategy``
-    names an ablation switch of METHOD.md section 5 or a baseline; ``seed`` acts in ``strategy="random"`` alone;
+    names an ablation switch or a placebo of METHOD.md section 5, or a baseline;
+    ``seed`` acts in "random" and the placebos;
     ``shrink`` is how many images (or proposals) of a concept weigh as much as the pool in ``normalize="concept"``.
     """
 

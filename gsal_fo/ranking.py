@@ -14,6 +14,7 @@ from gsal_fo.acquisition import Difficulty, Scores, best_first, difficulty, fuse
 from gsal_fo.concepts import ConceptGraph
 from gsal_fo.config import GsalParams
 from gsal_fo.picking import check_budget, entropy_scores, greedy, quotas, random_scores
+from gsal_fo.placebo import noise_difficulty, shuffled_graph
 from gsal_fo.pool_table import PoolTable, load_pool
 from gsal_fo.rationale import concept_facts, sentence
 
@@ -159,10 +160,13 @@ def rank(
             f"the run assigned concept {table.fine.max()}, and the graph {graph.name} has {len(graph.fine)} fine "
             "nodes; rank with the graph that the run was scored with"
         )
+    measured = noise_difficulty(table, params.seed) if params.strategy == "noise_difficulty" else table
+    if params.strategy == "shuffled_graph":
+        graph = shuffled_graph(graph, params.seed)
     coverage = graph.coverage(labels)
     finite = np.isfinite(table.proposal_error) & np.isfinite(table.proposal_variance)
     bonus = np.where(finite, bonus_table(graph, coverage, params)[table.fine], 0.0)
-    hard = _difficulty_of(table, graph, params, kept)
+    hard = _difficulty_of(measured, graph, params, kept)
     scores = fuse(hard, bonus, params, ids=table.ids)
     if params.strategy in ("entropy", "random"):
         score = (
@@ -200,7 +204,7 @@ def pick(ranking: Ranking, budget: int) -> list[int]:
     if params.strategy == "no_rarity":
         concept = np.where(ranking.scores.decisive >= 0, table.fine[ranking.scores.decisive], -1)
         return quotas(ranking.order, concept)[:budget].tolist()
-    reads_coverage = params.strategy in ("gsal", "symbolic_only", "image_only", "proposal_only")
+    reads_coverage = params.strategy not in ("diffusion_only", "no_rarity", "entropy", "random")
     if params.batch == "static" or not reads_coverage:
         return ranking.order[:budget].tolist()
 

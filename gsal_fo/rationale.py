@@ -74,9 +74,14 @@ def sentence(facts: Mapping[str, Any]) -> str:
     if facts["strategy"] == "entropy":
         return f"{place} by the detector's entropy: its least certain proposal has {facts['entropy']:.2f} nats."
     by = "" if facts["strategy"] == "gsal" else f" by {facts['strategy']}"
+    start = f"{place}{by}, score {facts['score']:+.2f}: {_subject(facts)} {_looks(facts)} "
+    if facts["strategy"] == "noise_difficulty":
+        return (
+            f"{start}drew {signed(facts['proposal_sd'])} sd of noise in place of its difficulty; "
+            f"the image as a whole drew {signed(facts['image_sd'])} sd."
+        )
     return (
-        f"{place}{by}, score {facts['score']:+.2f}: {_subject(facts)} {_looks(facts)} "
-        f"is {signed(facts['proposal_sd'])} sd hard to reconstruct; "
+        f"{start}is {signed(facts['proposal_sd'])} sd hard to reconstruct; "
         f"the image as a whole is {signed(facts['image_sd'])} sd."
     )
 

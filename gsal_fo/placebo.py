@@ -1,0 +1,55 @@
+"""Placebos of METHOD.md section 5: the same ranking with one of its two signals replaced by nothing."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.pool_table import PoolTable
+
+
+def noise_difficulty(table: PoolTable, seed: int) -> PoolTable:
+    """The table with E and V of images and proposals replaced by uniform noise in [0, 1).
+
+    Each number is set by the seed, the image's id and the proposal's place in its image, so neither order nor the rest
+    of the pool acts on it. What was not finite stays so: the placebo ranks the same images.
+    """
+    place = np.arange(len(table.fine)) - np.searchsorted(table.proposal_image, table.proposal_image)
+    owner = [str(table.ids[row]) for row in table.proposal_image]
+    image = _uniform([f"{seed}:{i}" for i in table.ids])
+    proposal = _uniform([f"{seed}:{i}:{j}" for i, j in zip(owner, place, strict=True)])
+    return replace(
+        table,
+        image_error=_where_finite(table.image_error, image[:, 0]),
+        image_variance=_where_finite(table.image_variance, image[:, 1]),
+        proposal_error=_where_finite(table.proposal_error, proposal[:, 0]),
+        proposal_variance=_where_finite(table.proposal_variance, proposal[:, 1]),
+    )
+
+
+def shuffled_graph(graph: ConceptGraph, seed: int) -> ConceptGraph:
+    """The graph with its fine nodes permuted: each keeps its name, prompts and label count, and gets the family and the
+    attributes of another.
+
+    The permutation is one cycle through all fine nodes, so that with two or more of them none stays where it was.
+    """
+    described = graph.to_dict()
+    concepts = described["concepts"]
+    cycle = np.random.default_rng(seed).permutation(sorted(concepts)).tolist()
+    places = dict(zip(cycle, [*cycle[1:], *cycle[:1]], strict=True))
+    described["concepts"] = {
+        name: {**node, **{k: concepts[places[name]][k] for k in ("coarse", "abstract")}}
+        for name, node in concepts.items()
+    }
+    return ConceptGraph.from_dict(described, source=f"{graph.name}, shuffled with seed {seed}")
+
+
+def _uniform(keys: list[str]) -> np.ndarray:
+    """(n, 2) numbers in [0, 1), set by the key alone."""
+    raw = b"".join(hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
+    return np.frombuffer(raw, dtype="<u8").reshape(-1, 2).astype(np.float64) / 2.0**64
+
+
+def _where_finite(values: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), noise, values).astype(values.dtype)
