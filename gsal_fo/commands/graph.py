@@ -1,6 +1,7 @@
 """`gsal concepts check|show`: look at a concept graph file."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from gsal_fo.commands import Result
@@ -13,6 +14,9 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         sub = actions.add_parser(name, parents=[shared], help=text, description=text)
         sub.add_argument("file", help="concept graph (YAML)")
         sub.set_defaults(run=run)
+        if name == "show":
+            sub.add_argument("--html", type=Path, metavar="FILE", help="draw it into an HTML file instead")
+            sub.add_argument("--counts", type=Path, metavar="JSON", help="COCO file, or {label: count}: colors --html")
 
 
 def check(args: argparse.Namespace) -> Result:
@@ -35,6 +39,16 @@ def show(args: argparse.Namespace) -> Result:
     from gsal_fo.concepts import ConceptGraph
 
     graph = ConceptGraph.load(args.file)
+    if args.counts and not args.html:
+        raise ValueError("--counts colors the picture of --html FILE; give both")
+    if args.html:
+        from gsal_fo import graph_page
+
+        counts = graph_page.read_counts(args.counts) if args.counts else None
+        out = graph_page.write(graph, args.html, counts)
+        outside = sorted(set(counts or {}) - set(graph.fine))
+        note = f"; not in the graph and not counted: {', '.join(outside)}" if outside else ""
+        return Result({"html": str(out), "outside": outside}, f"{graph.name} drawn into {out}{note}")
     families = {c: [f for f in graph.fine if graph.coarse_of(f) == c] for c in graph.coarse}
     lines = [graph.name]
     for family, members in families.items():
