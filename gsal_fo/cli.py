@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from gsal_fo import __version__
-from gsal_fo.commands import Result, demo, doctor, graph, loop, plugin
+from gsal_fo.commands import Result, audit, demo, doctor, graph, loop, plugin
 
 USAGE = """the loop, on a FiftyOne dataset:
   gsal score DATASET --concepts graph.yaml    rank the unlabeled images
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"gsal-fo {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, doctor, loop, graph, plugin):
+    for module in (demo, doctor, loop, graph, audit, plugin):
         module.add(commands, shared)
     return top
 

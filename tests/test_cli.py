@@ -22,6 +22,7 @@ COMMANDS = (
     "export",
     "ingest",
     "concepts",
+    "audit",
     "plugin",
 )
 

@@ -108,6 +108,8 @@ def test_impossible_demos_are_refused_before_any_work(wrong, tmp_path):
 
 def test_ctrl_c_ends_it_with_130_and_a_sentence(tmp_path):
     command = [sys.executable, "-m", "gsal_fo.cli", "demo", "--out", str(tmp_path / "demo"), "--no-app"]
+    # Under a shell's background job SIGINT is ignored, and a child inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if "making" in line:  # the first thing that the demo says

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import gsal_fo
+from gsal_fo import audit, ledger
 from gsal_fo import config as cfg
 from gsal_fo import ranking as rankings
 from gsal_fo.concepts import ConceptGraph
@@ -93,6 +94,9 @@ def _select(
         }
         for i, r in zip(ids, rows, strict=True)
     ]
+    run = Path(record.run_dir)
+    about = {"dataset": dataset.name, "round": number, "tag": tag, "score_run": info.key, "budget": budget}
+    head = ledger.append(run, audit.entry_of(run, state.graph, ranking, rows, **about))
     config = runs.GSALSelectRunConfig(
         fields=list(fields.SELECT_FIELDS),
         tag=tag,
@@ -106,6 +110,7 @@ def _select(
         counts={"pool": int(keep.sum()), "picked": len(ids), "missing": len(missing)},
         notes=state.notes,
         gsal_fo_version=gsal_fo.__version__,
+        ledger=head,
         **writing.facts_of(ranking),
     )
     # The record comes first: should the writing be cut short, deleting the run takes back what was written.
@@ -114,7 +119,7 @@ def _select(
     if runs.writer(dataset) == info.key and record.complete:
         progress.consume(writing.refresh(dataset, ranking), tell)
     else:  # another scoring wrote the fields last, or this one was interrupted while it did
-        progress.consume(writing.write(dataset, ranking, info.key, Path(record.run_dir)), tell)
+        progress.consume(writing.write(dataset, ranking, info.key, run), tell)
     if missing:
         dataset.set_values("gsal_error", dict.fromkeys(missing, MISSING), key_field="id")
     fields.add_schema(dataset, "select")

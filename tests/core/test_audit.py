@@ -1,0 +1,137 @@
+"""The ledger and the proof of the picks: an untouched run agrees, and each alteration is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import graph, image, write_run
+
+from gsal_fo import audit, ledger
+from gsal_fo.cli import main
+from gsal_fo.config import GsalParams
+from gsal_fo.ranking import load_pool, pick, rank
+
+LABELS = {"crack": 5, "dent": 9, "void": 1}
+
+
+def select(run: Path, keep: np.ndarray, params: GsalParams, tag: str, budget: int = 3) -> list[int]:
+    ranking = rank(load_pool(run), graph(), LABELS, params, keep=keep)
+    rows = pick(ranking, budget)
+    ledger.append(run, audit.entry_of(run, graph(), ranking, rows, tag=tag))
+    return rows
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Two rounds of three out of eleven images: GSAL, then the greedy graded rule."""
+    rng = np.random.default_rng(0)
+    rows = [image(f"s{i:02}", rng.integers(-2, 3, 1 + i % 4).tolist(), rng=rng) for i in range(11)]
+    folder = write_run(tmp_path / "run", rows)
+    keep = np.ones(11, dtype=bool)
+    keep[select(folder, keep.copy(), GsalParams(), "one")] = False
+    select(folder, keep, GsalParams(rarity="graded", batch="greedy"), "two")
+    return folder
+
+
+def lines(run: Path) -> list[str]:
+    return (run / ledger.NAME).read_text().splitlines()
+
+
+def rewrite(run: Path, entries: list[str]) -> None:
+    (run / ledger.NAME).write_text("".join(f"{line}\n" for line in entries))
+
+
+def rehashed(line: str, **changes) -> str:
+    entry = {**json.loads(line), **changes}
+    return json.dumps({**entry, "hash": ledger.entry_hash(entry)})
+
+
+def test_an_untouched_run_agrees(run: Path, capsys):
+    assert audit.verify(run) == []
+    assert main(["audit", "verify", "--run-dir", str(run)]) == 0
+    assert "as it was" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("strategy", ["shuffled_graph", "noise_difficulty", "random", "no_rarity", "symbolic_only"])
+def test_every_strategy_can_be_derived_again(tmp_path: Path, strategy: str):
+    rng = np.random.default_rng(0)
+    rows = [image(f"s{i}", rng.integers(-2, 3, 3).tolist(), rng=rng) for i in range(8)]
+    folder = write_run(tmp_path, rows)
+    select(folder, np.ones(8, dtype=bool), GsalParams(strategy=strategy, seed=4), "one")
+    assert audit.verify(folder) == []
+
+
+def test_one_byte_of_a_part_is_named(run: Path, capsys):
+    part = sorted((run / "difficulty").glob("*.parquet"))[1]
+    raw = bytearray(part.read_bytes())
+    raw[len(raw) // 3] ^= 1
+    part.write_bytes(bytes(raw))
+    found = audit.verify(run)
+    assert sum(f"difficulty/{part.name} was altered since the selection" in text for text in found) == 2
+    assert main(["audit", "verify", "--run-dir", str(run), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["altered"] is True
+
+
+def test_another_id_in_an_entry_is_named_by_its_hash_and_by_the_picks(run: Path):
+    first, second = lines(run)
+    entry = json.loads(first)
+    true = entry["picks"][1]["id"]
+    entry["picks"][1]["id"] = "s99"
+    rewrite(run, [json.dumps(entry), second])
+    chain, derived = audit.verify(run)
+    assert "line 1: the entry was altered" in chain
+    assert derived == f"entry 1 (one): pick 2 is {true} by the stored data, and the entry says s99"
+
+
+def test_a_forger_who_recomputes_the_hash_breaks_the_chain_and_the_picks(run: Path):
+    first, second = lines(run)
+    picks = json.loads(first)["picks"]
+    picks[0]["score"] += 0.25
+    rewrite(run, [rehashed(first, picks=picks), second])
+    chain, derived = audit.verify(run)
+    assert "line 2: does not follow the line before" in chain
+    assert "entry 1 (one): pick 1" in derived and f"the entry says {picks[0]['score']!r}" in derived
+
+
+def test_a_whole_forged_chain_is_caught_by_what_the_dataset_records(run: Path):
+    recorded = {e["tag"]: e["hash"] for e in map(json.loads, lines(run))}
+    assert audit.verify(run, recorded) == []
+    rewrite(run, [rehashed(lines(run)[0], who="somebody else")])
+    altered, gone = audit.verify(run, recorded)
+    assert "the entry of one is not the one that the dataset records" in altered
+    assert "records the selection two, and its entry is gone" in gone
+
+
+def test_a_dropped_and_a_moved_entry_and_a_torn_line_are_named(run: Path):
+    first, second = lines(run)
+    rewrite(run, [second])
+    assert any("line 1: does not follow the line before" in text for text in audit.verify(run))
+    rewrite(run, [second, first])
+    assert sum("does not follow" in text for text in audit.verify(run)) == 2
+    (run / ledger.NAME).write_text(f"{first}\n{second[:100]}")
+    assert [text.split(": ")[-1] for text in audit.verify(run)] == [
+        f"{run / ledger.NAME} ends in the middle of an entry",
+        "not a ledger entry",
+    ]
+
+
+def test_nothing_is_added_to_a_broken_ledger(run: Path):
+    before = (run / ledger.NAME).read_bytes()[:-1]
+    (run / ledger.NAME).write_bytes(before)
+    with pytest.raises(ValueError, match=r"ends in the middle of an entry; see `gsal audit verify`"):
+        ledger.append(run, {"tag": "three"})
+    assert (run / ledger.NAME).read_bytes() == before
+
+
+def test_other_thresholds_and_another_pool_are_named(run: Path):
+    first, _ = lines(run)
+    rewrite(run, [rehashed(first, thresholds={"fine": 7, "coarse": 7, "abstract": 7})])
+    assert "entry 1 (one): thresholds are" in audit.verify(run)[0]
+    rewrite(run, [rehashed(first, pool="AAAA")])
+    assert "another number of images than the 11" in audit.verify(run)[0]
+
+
+def test_a_run_without_a_selection_says_so(tmp_path: Path):
+    with pytest.raises(ValueError, match="nothing to verify before the first selection"):
+        audit.verify(tmp_path)
