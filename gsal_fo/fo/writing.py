@@ -1,21 +1,19 @@
 """One writer: a ranking becomes fields, in bulk, in chunks, with plain Python values."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-import numpy as np
 from PIL import Image
 
-from gsal_fo import shards
+from gsal_fo import error_maps, shards
 from gsal_fo.fo import fields, progress, runs, sidebar
 from gsal_fo.ranking import Ranking
 from gsal_fo.similarity import UNMATCHED
 
 CHUNK = 2000  # samples per bulk write: about 20 MB of boxes
-MAP_BLACK, MAP_WHITE = 0.9, 0.995  # quantile of the median image's cells, and of the images' maxima
 MAP_SIZE = 256  # pixels of a map's longer side: the App stretches a map of a few cells into hard blocks
 
 
@@ -75,17 +73,15 @@ def facts_of(ranking: Ranking) -> dict[str, Any]:
 def write_maps(folder: Path) -> dict[str, str]:
     """Write a run's error maps as 8-bit PNG files under ``folder/maps``, on one scale; returns their paths by id.
 
-    The scale is logarithmic and black up to the pool's usual error: errors span three powers of ten, and on a linear
-    scale the few worst images would leave all others black.
+    The scale is logarithmic and black up to the pool's usual error.
     """
-    low, high = _scale(folder)
+    low, high = error_maps.scale(folder)
     place = folder / "maps"
     out: dict[str, str] = {}
-    for sample_id, cells in _maps(folder):
+    for sample_id, cells in error_maps.read(folder):
         if not out:
             place.mkdir(exist_ok=True)
-        gray = np.nan_to_num((_log(cells) - low) / (high - low), nan=0.0).clip(0, 1) * 255
-        image = Image.fromarray(gray.round().astype(np.uint8))
+        image = Image.fromarray(error_maps.gray(cells, low, high))
         zoom = max(1, MAP_SIZE // max(image.size))
         path = place / f"{sample_id}.png"
         try:
@@ -101,26 +97,6 @@ def write_maps(folder: Path) -> dict[str, str]:
 def number(value: Any) -> float | None:
     """A plain float, None where it is not finite: MongoDB would sort NaN below all, and JSON has none."""
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _maps(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    for row in shards.iter_rows(folder, "difficulty"):
-        if row["map"] is not None and len(row["map"]) and row["map_width"]:
-            yield row["id"], row["map"].astype(np.float32).reshape(-1, row["map_width"])
-
-
-def _scale(folder: Path) -> tuple[float, float]:
-    """Black and white, as logarithms: what nine cells in ten of the median image stay below, and almost all maxima."""
-    facts = [(np.nanquantile(m, MAP_BLACK), np.nanmax(m)) for _, m in _maps(folder) if np.isfinite(m).any()]
-    if not facts:
-        return 0.0, 1.0
-    usual, maxima = _log(np.array(facts)).T
-    low, high = float(np.median(usual)), float(np.quantile(maxima, MAP_WHITE))
-    return low, max(high, low + 1e-6)
-
-
-def _log(values: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(values, 1e-12))
 
 
 def _ranked(ranking: Ranking, rows: Sequence[int]) -> dict[str, list[Any]]:
