@@ -113,21 +113,29 @@ def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
             yield f"{path} was altered since the selection"
 
 
-def _derived(run: Path, entry: Mapping[str, Any]) -> Iterator[str]:
+def derive(run: Path, entry: Mapping[str, Any]) -> tuple[Ranking, list[int]]:
+    """The ranking of an entry and the rows picked, again from what the run folder holds; no hash is read.
+
+    Raises:
+        ValueError: the entry does not fit the folder (ShardError where the folder itself is broken).
+    """
     table = load_pool(run)
     bits = np.frombuffer(base64.b64decode(entry["pool"]), dtype=np.uint8)
     if len(bits) != -(-len(table.ids) // 8):
-        yield f"it speaks of another number of images than the {len(table.ids)} that are stored"
-        return
+        raise ValueError(f"it speaks of another number of images than the {len(table.ids)} that are stored")
     keep = np.unpackbits(bits, count=len(table.ids)).astype(bool)
     graph = ConceptGraph.from_dict(entry["graph"], source="the ledger's graph")
     ranking = rank(table, graph, entry["labels"], cfg.from_dict(cfg.GsalParams, entry["params"]), keep=keep)
+    return ranking, pick(ranking, len(entry["picks"]))
+
+
+def _derived(run: Path, entry: Mapping[str, Any]) -> Iterator[str]:
+    ranking, rows = derive(run, entry)
+    table = ranking.table
     thresholds = {k: int(v) for k, v in ranking.thresholds.items()}
     if thresholds != entry["thresholds"]:
         yield f"thresholds are {thresholds} by the stored data, and the entry says {entry['thresholds']}"
-    picks = entry["picks"]
-    rows = pick(ranking, len(picks))
-    for place, (row, said) in enumerate(zip(rows, picks, strict=True), 1):
+    for place, (row, said) in enumerate(zip(rows, entry["picks"], strict=True), 1):
         sample_id, score = str(table.ids[row]), float(ranking.scores.score[row])
         if sample_id != said["id"]:
             yield f"pick {place} is {sample_id} by the stored data, and the entry says {said['id']}"

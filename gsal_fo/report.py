@@ -1,7 +1,5 @@
 """One self-contained page about a few rounds: what was found, coverage, and every picked image."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,12 +11,10 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from gsal_fo.boxes import padded
+from gsal_fo.pictures import CROP, SIDE, cut, inline, rect
 
 COLORS = {"gsal": "#2f5bea", "entropy": "#e8912d", "random": "#9aa3b2"}
 NAMES = {"gsal": "GSAL", "entropy": "detector entropy", "random": "random (mean of draws)"}
-SIDE = 256  # pixels of a picture on the page
-CROP = 96
 
 
 @dataclass(frozen=True)
@@ -179,34 +175,20 @@ def _seconds(summary: Mapping[str, Any]) -> go.Figure:
 def _card(pick: PickedImage) -> str:
     with Image.open(pick.filepath) as file:
         image = file.convert("RGB")
-    boxes = [_rect(b, "decisive" if i == pick.decisive else "proposal", t) for i, (b, t) in enumerate(pick.proposals)]
-    boxes += [_rect(b, "truth", f"truth: {t}") for b, t in pick.labels]
+    boxes = [rect(b, "decisive" if i == pick.decisive else "proposal", t) for i, (b, t) in enumerate(pick.proposals)]
+    boxes += [rect(b, "truth", f"truth: {t}") for b, t in pick.labels]
     crop = ""
     if pick.proposals:
-        x, y, w, h = padded(np.array(pick.proposals[pick.decisive][0]), 0.2)[0] * (*image.size, *image.size)
-        corners = (int(x), int(y), max(int(x + w), int(x) + 1), max(int(y + h), int(y) + 1))
-        crop = f'<img class="crop" alt="decisive crop" src="{_inline(image.crop(corners), CROP)}">'
+        crop = (
+            f'<img class="crop" alt="decisive crop" src="{inline(cut(image, pick.proposals[pick.decisive][0]), CROP)}">'
+        )
     labels = ", ".join(sorted({t.replace("_", " ") for _, t in pick.labels})) or "nothing"
     badge = '<i class="rare">rare</i>' if pick.rare else ""
     return (
-        f'<article><div class="picture"><img alt="picked image {pick.rank}" src="{_inline(image, SIDE)}">'
+        f'<article><div class="picture"><img alt="picked image {pick.rank}" src="{inline(image, SIDE)}">'
         f'<svg viewBox="0 0 1 1" preserveAspectRatio="none">{"".join(boxes)}</svg></div>'
         f"<p>{crop}{escape(pick.rationale)}</p><footer>the labeler saw: {escape(labels)} {badge}</footer></article>"
     )
-
-
-def _rect(box: Sequence[float], kind: str, text: str) -> str:
-    x, y, w, h = (f"{float(v):.4f}" for v in box)
-    return f'<rect class="{kind}" x="{x}" y="{y}" width="{w}" height="{h}"><title>{escape(text)}</title></rect>'
-
-
-def _inline(image: Image.Image, side: int) -> str:
-    """The image as a data URL, its longer side ``side`` pixels."""
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 STYLE = """

@@ -128,8 +128,8 @@ def barrier(trainer: pl.Trainer) -> None:
         trainer.strategy.barrier()
 
 
-def detect(run: Run) -> list[str]:
-    """Stage 1: proposals. Returns the detector's classes, empty without one."""
+def detect(run: Run) -> tuple[list[str], str]:
+    """Stage 1: proposals. Returns the detector's classes, empty without one, and the digest of its weights."""
     config = run.config.detector
     model, facts = detectors.load(Path(config.checkpoint)) if config.checkpoint else (None, {"classes": []})
     mark = file_digest(Path(config.checkpoint) / "model.safetensors") if config.checkpoint else "none"
@@ -142,7 +142,7 @@ def detect(run: Run) -> list[str]:
         digest=digest(_no_batch(config), mark),
         wanted=is_pool,
     )
-    return list(facts["classes"])
+    return list(facts["classes"]), mark
 
 
 def difficulty(run: Run) -> dict[str, Any]:
@@ -173,8 +173,9 @@ def difficulty(run: Run) -> dict[str, Any]:
     }
 
 
-def embed(run: Run, graph: ConceptGraph) -> Any:
-    """Stage 3: crop embeddings, where the assignment needs them. Returns the CLIP model, or None."""
+def embed(run: Run, graph: ConceptGraph) -> tuple[Any, str]:
+    """Stage 3: crop embeddings, where the assignment needs them. Returns the CLIP model or None, and the digest of
+    what embedded."""
     config = run.config.concepts
     clip = load_clip(config.clip, config.pretrained) if config.assign == "clip" else None
     encoder = clip if clip is not None else load_encoder(config.encoder or "embedded")
@@ -184,7 +185,7 @@ def embed(run: Run, graph: ConceptGraph) -> Any:
     module = CropEmbedder(encoder, batch_size=config.batch_size)
     loader = CropLoader(size=encoder.input_size, pad=config.pad)
     run.predict("concepts", "concepts", module, loader, files, digest=mark, wanted=NeedsEmbedding(labeled))
-    return clip
+    return clip, encoder.digest
 
 
 def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -194,9 +195,9 @@ def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[
     run = Run(folder, config, reporter)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with torch.inference_mode():
-        classes = detect(run)
+        classes, detector = detect(run)
         settings = difficulty(run)
-        clip = embed(run, graph) if config.concepts.assign != "detector" else None
+        clip, encoder = embed(run, graph) if config.concepts.assign != "detector" else (None, "none")
     failed = 0
     if worker.rank() == 0:
         started = time.monotonic()
@@ -210,7 +211,14 @@ def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[
         run.timings["assign"] = time.monotonic() - started
         reporter.stage("assign", run.timings["assign"])
         failed = run.report_failures()
-        result = {"timings": run.timings, "diffusion": settings, "classes": classes, "config": to_dict(config)}
+        models = {"detector": detector, "diffusion": settings["model_digest"], "encoder": encoder}
+        result = {
+            "timings": run.timings,
+            "diffusion": settings,
+            "classes": classes,
+            "config": to_dict(config),
+            "models": models,
+        }
         shards.write_json(result, folder / "result.json")
     return {"failed": failed, "scored_by_diffusion": settings["scored"]}
 

@@ -1,4 +1,4 @@
-"""`gsal audit verify`: prove that the picks of every round follow from what is stored, or say what was altered."""
+"""`gsal audit verify|report`: prove that the picks of every round follow from what is stored, and show why."""
 
 import argparse
 from pathlib import Path
@@ -12,26 +12,61 @@ ALTERED = 3  # exit code; 1 is an error, 2 a wrong call
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     audit = commands.add_parser("audit", help="verify how batches were selected")
     actions = audit.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "recompute hashes and picks from the stored statistics; exit code 3 where anything was altered"
-    sub = actions.add_parser("verify", parents=[shared], help=text, description=text)
-    sub.add_argument("dataset", nargs="?", help="FiftyOne dataset; all its scorings")
-    sub.add_argument("--run-key", help="one scoring of the dataset")
-    sub.add_argument("--run-dir", type=Path, help="a run folder instead of a dataset; needs no database")
-    sub.set_defaults(run=verify)
+    for name, run, text in (
+        ("verify", verify, "recompute hashes and picks from the stored statistics; exit code 3 where one was altered"),
+        (
+            "report",
+            report,
+            "verify, and write a page that shows every pick and why it was picked",
+        ),
+    ):
+        sub = actions.add_parser(name, parents=[shared], help=text, description=text)
+        sub.add_argument("dataset", nargs="?", help="FiftyOne dataset; all its scorings")
+        sub.add_argument("--run-key", help="one scoring of the dataset")
+        sub.add_argument("--run-dir", type=Path, help="a run folder instead of a dataset; needs no database")
+        sub.set_defaults(run=run)
+        if name == "report":
+            sub.add_argument("--out", type=Path, default=Path("gsal-audit.html"), help="default %(default)s")
+            sub.add_argument("--round", type=int, help="one round; default all")
 
 
 def verify(args: argparse.Namespace) -> Result:
+    return _result({str(run): problems for run, problems in _verified(args).items()})
+
+
+def report(args: argparse.Namespace) -> Result:
+    from gsal_fo import audit_page
+
+    found = _verified(args)
+    if len(found) > 1:
+        raise ValueError(
+            f"selections were made from {len(found)} scorings, {', '.join(map(str, found))}; give --run-dir"
+        )
+    (run, problems), tags = next(iter(found.items())), None
+    if args.round is not None:
+        tags = [f"gsal_round_{args.round:03d}"]
+    picks = audit_page.write(args.out, run, problems, tags=tags)
+    done = _result({str(run): problems})
+    return Result(
+        {**done.data, "out": str(args.out), "picks": picks}, f"{done.text}\n{args.out}: {picks} picks", done.code
+    )
+
+
+def _verified(args: argparse.Namespace) -> dict[Path, list[str]]:
+    """Run folder -> what was altered."""
     if (args.dataset is None) == (args.run_dir is None):
         raise ValueError("give a dataset or --run-dir, and not both")
     if args.run_dir is not None:
         from gsal_fo.audit import verify as verify_run
 
-        found = {str(args.run_dir): verify_run(args.run_dir)}
-    else:
-        from gsal_fo.fo import auditing
-        from gsal_fo.fo.console import open_samples
+        return {args.run_dir: verify_run(args.run_dir)}
+    from gsal_fo.fo import auditing
+    from gsal_fo.fo.console import open_samples
 
-        found = auditing.verify(open_samples(args.dataset, None), run_key=args.run_key)
+    return auditing.verify(open_samples(args.dataset, None), run_key=args.run_key)
+
+
+def _result(found: dict[str, list[str]]) -> Result:
     lines = []
     for name, problems in found.items():
         lines.append(f"{name}: {'altered' if problems else 'as it was: hashes, files and picks agree'}")

@@ -7,11 +7,11 @@ from gsal_fo import audit
 from gsal_fo.fo import pool, runs
 
 
-def verify(samples: Any, *, run_key: str | None = None) -> dict[str, list[str]]:
+def verify(samples: Any, *, run_key: str | None = None) -> dict[Path, list[str]]:
     """Check every scoring of a dataset that something was selected from, or one of them.
 
     Returns:
-        Scoring's run key -> what was altered, one sentence each; an empty list where all is as it was.
+        Run folder of each scoring -> what was altered, one sentence each; an empty list where all is as it was.
 
     Raises:
         ValueError: no scoring, or nothing was selected from it yet.
@@ -29,5 +29,6 @@ def verify(samples: Any, *, run_key: str | None = None) -> dict[str, list[str]]:
     out = {}
     for key, marks in recorded.items():
         if marks:
-            out[key] = audit.verify(Path(runs.load(dataset, key).config.run_dir), marks)
+            run = Path(runs.load(dataset, key).config.run_dir)
+            out[run] = audit.verify(run, marks)
     return out

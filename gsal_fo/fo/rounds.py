@@ -96,6 +96,7 @@ def _select(
     ]
     run = Path(record.run_dir)
     about = {"dataset": dataset.name, "round": number, "tag": tag, "score_run": info.key, "budget": budget}
+    about["digests"] = dict(record.digests)
     head = ledger.append(run, audit.entry_of(run, state.graph, ranking, rows, **about))
     config = runs.GSALSelectRunConfig(
         fields=list(fields.SELECT_FIELDS),

@@ -254,7 +254,12 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
         config=cfg.to_dict(config),
         train=cfg.to_dict(plan.train) if plan.train else None,
         identity=plan.identity,
-        digests={"config": cfg.digest(plan.config), "difficulty": result["diffusion"]["digest"]},
+        digests={
+            "config": cfg.digest(plan.config),
+            "difficulty": result["diffusion"]["digest"],
+            "graph": cfg.digest(plan.graph.to_dict()),
+            **{f"{name}_model": mark for name, mark in result["models"].items()},
+        },
         assign=config.concepts.assign,
         diffusion=result["diffusion"],
         seconds=result["timings"],

@@ -97,6 +97,7 @@ def main():
     )
     shards.write_json({"assign": config["config"]["concepts"]["assign"], "unknown": unknown}, run / "assigned.json")
     facts = {"timings": {"detect": 0.1}, "diffusion": {"digest": "tiny", "space": "none"}, "classes": []}
+    facts["models"] = {"detector": "none", "diffusion": "tiny", "encoder": "tiny"}
     shards.write_json(facts, run / "result.json")
     say(event="done")
     return 0
