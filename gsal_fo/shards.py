@@ -66,6 +66,7 @@ STAGES: Mapping[str, pa.Schema] = {
             ("error", pa.string()),
             ("role", pa.string()),
             ("embeddings", HALVES),  # one unit vector per box
+            ("image", HALVES),  # unit vector of the whole image
             ("dim", pa.int32()),
         ]
     ),

@@ -6,24 +6,26 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
+from gsal_fo.boxes import WHOLE_IMAGE
 from lightning_modules.data import crops, groups, read_image, to_float
 from lightning_modules.nets import Clip, Encoder
 
 
 @dataclass
 class CropLoader:
-    """Cuts a row's boxes out of its image at the encoder's input size."""
+    """Cuts a row's boxes out of its image at the encoder's input size, and adds the whole image as the last crop."""
 
     size: int
     pad: float
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         pixels, _ = read_image(row["filepath"])
-        return {"crops": crops(pixels, row["boxes"].reshape(-1, 4), pad=self.pad, size=self.size)}
+        boxes = np.concatenate([row["boxes"].reshape(-1, 4), WHOLE_IMAGE])
+        return {"crops": crops(pixels, boxes, pad=self.pad, size=self.size)}
 
 
 class CropEmbedder(pl.LightningModule):
-    """One unit vector per box. ``encoder`` has ``embed``: (B, 3, H, W) in [0, 1] to (B, D)."""
+    """One unit vector per box, one of the whole image. ``encoder`` has ``embed``: (B, 3, H, W) in [0, 1] to (B, D)."""
 
     def __init__(self, encoder: Encoder | Clip, *, batch_size: int) -> None:
         super().__init__()
@@ -45,6 +47,6 @@ class CropEmbedder(pl.LightningModule):
         head = {"id": row["id"], "role": row.get("role") or "pool"}
         if row.get("error"):
             return {**head, "error": row["error"]}
-        mine = [vectors[r, i] for i in range(len(row["crops"]))]
-        flat = np.concatenate(mine).astype(np.float16) if mine else np.empty(0, np.float16)
-        return {**head, "embeddings": flat, "dim": len(mine[0]) if mine else 0}
+        *mine, image = (vectors[r, i].astype(np.float16) for i in range(len(row["crops"])))
+        flat = np.concatenate(mine) if mine else np.empty(0, np.float16)
+        return {**head, "embeddings": flat, "image": image, "dim": len(image)}

@@ -174,13 +174,13 @@ def difficulty(run: Run) -> dict[str, Any]:
 
 
 def embed(run: Run, graph: ConceptGraph) -> tuple[Any, str]:
-    """Stage 3: crop embeddings, where the assignment needs them. Returns the CLIP model or None, and the digest of
-    what embedded."""
+    """Stage 3: embeddings of crops and images, where the assignment needs them. Returns the CLIP model or None, and
+    the digest of what embedded."""
     config = run.config.concepts
     clip = load_clip(config.clip, config.pretrained) if config.assign == "clip" else None
     encoder = clip if clip is not None else load_encoder(config.encoder or "embedded")
     labeled = labeled_to_embed(run.manifest, graph, config.assign)
-    mark = digest(_no_batch(config), encoder.digest)
+    mark = digest(_no_batch(config), encoder.digest, "image")  # parts of before hold no embedding of the image
     files = [*shards.parts(run.folder, "proposals"), run.manifest]
     module = CropEmbedder(encoder, batch_size=config.batch_size)
     loader = CropLoader(size=encoder.input_size, pad=config.pad)

@@ -7,6 +7,7 @@ from gsal_fo.fo.rounds import select
 from gsal_fo.fo.scoring import score, score_events
 from gsal_fo.fo.training import fit, train
 from gsal_fo.fo.views import coverage, node_view, scoring_line, setup_views
+from gsal_fo.fo.visualizing import visualize
 
 __all__ = [
     "IngestReport",
@@ -23,4 +24,5 @@ __all__ = [
     "select",
     "setup_views",
     "train",
+    "visualize",
 ]

@@ -35,7 +35,7 @@ def rows_of(run, config):
                 width, height = image.size
         except OSError as error:
             reason = "the file is missing" if isinstance(error, FileNotFoundError) else "the file is no image"
-            yield row, {"error": reason}, {}, {}
+            yield row, {"error": reason}, {}, {}, {}
             continue
         if row["boxes"] is not None:
             boxes, scores, source = row["boxes"].reshape(-1, 4), row["scores"], "field"
@@ -63,7 +63,10 @@ def rows_of(run, config):
         }
         if "nan" in row["filepath"]:
             hard["image_error"] = float("nan")
-        yield row, found, hard, seen
+        vectors = rng.normal(size=(n + 1, 4))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        looks = {"role": "pool", "embeddings": vectors[:n].ravel(), "image": vectors[n], "dim": 4}
+        yield row, found, hard, looks, seen
 
 
 def main():
@@ -78,7 +81,7 @@ def main():
         say(event="done")
         return 0
     rows = list(rows_of(run, config))
-    for stage, column in (("proposals", 1), ("difficulty", 2), ("assignment", 3)):
+    for column, stage in enumerate(("proposals", "difficulty", "concepts", "assignment"), 1):
         done = shards.done_ids(run, stage, digest="tiny")
         todo = [{"id": r[0]["id"], **r[column]} for r in rows if r[0]["id"] not in done and (column == 1 or r[column])]
         for half in (todo[: len(todo) // 2], todo[len(todo) // 2 :]):

@@ -1,0 +1,43 @@
+"""Stored embeddings of a run folder: what the worker left of each pool image and of each of its proposals."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gsal_fo import shards
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """``ids`` of N images in the order of the parts; ``image`` (N, D) float16 unit rows; ``crops``: (k_i, D) float16
+    per image, a row per proposal."""
+
+    ids: list[str]
+    image: np.ndarray
+    crops: list[np.ndarray]
+
+
+def read(run: Path, ids: Set[str] | None = None) -> Embeddings:
+    """Embeddings of the pool images that have some, or of those among ``ids``. Memory: 2 bytes a number.
+
+    Raises:
+        ShardError: the run holds none, because its concepts came from a detector's posterior, or of an older version.
+    """
+    found: list[str] = []
+    image: list[np.ndarray] = []
+    crops: list[np.ndarray] = []
+    if not shards.parts(run, "concepts"):
+        raise shards.ShardError(
+            f"{run} holds no embeddings: the detector assigned its concepts; score with assign clip or prototypes"
+        )
+    for row in shards.iter_rows(run, "concepts"):
+        if row["role"] == "labeled" or row["error"] or (ids is not None and row["id"] not in ids):
+            continue
+        if row.get("image") is None or not len(row["image"]):
+            raise shards.ShardError(f"{run} holds no embeddings of images: an older version made it; score again")
+        found.append(row["id"])
+        image.append(row["image"])
+        crops.append(row["embeddings"].reshape(-1, row["dim"]))
+    return Embeddings(found, np.stack(image) if image else np.empty((0, 1), np.float16), crops)
