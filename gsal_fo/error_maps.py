@@ -7,7 +7,7 @@ import numpy as np
 
 from gsal_fo import shards
 
-BLACK, WHITE = 0.9, 0.995  # quantiles: of a map's cells that stay black, of the maps' maxima that are not yet white
+BLACK, WHITE = 0.98, 0.995  # quantiles: of a map's cells that stay black, of the maps' maxima that are not yet white
 
 
 def read(run: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -18,7 +18,7 @@ def read(run: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def scale(run: Path) -> tuple[float, float]:
-    """Black and white, as logarithms: what nine cells in ten of the median image stay below, and almost all maxima."""
+    """Black and white, as logarithms: what 98 % of the cells of the median image stay below, and almost all maxima."""
     facts = [(np.nanquantile(m, BLACK), np.nanmax(m)) for _, m in read(run) if np.isfinite(m).any()]
     if not facts:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""`gsal train | fit | score | select | setup-views | export | ingest`: one call of ``gsal_fo.fo`` each."""
+"""`gsal train | fit | score | select | setup-views | visualize | export | ingest`: one call of ``gsal_fo.fo`` each."""
 
 import argparse
 from collections.abc import Callable
@@ -59,7 +59,15 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--run-key", help="scoring run (default: the latest)")
     _params(sub)
 
-    command("setup-views", setup_views, "arrange the App: sidebar, saved views, colors")
+    command("setup-views", setup_views, "arrange the App: sidebar, saved views, colors, workspace")
+
+    sub = command("visualize", visualize, "map images and proposals (UMAP) and make them searchable by similarity")
+    sub.add_argument("--run-key", help="scoring run (default: the latest)")
+    sub.add_argument("--method", choices=("umap", "pca"), default="umap", help="default %(default)s")
+    sub.add_argument(
+        "--limit", type=int, default=20_000, help="at most so many images, best first (default %(default)s)"
+    )
+    sub.add_argument("--seed", type=int, default=0)
 
     sub = command("export", export, "write a tagged batch for the labeling tool")
     sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
@@ -207,6 +215,13 @@ def setup_views(args: argparse.Namespace) -> Result:
 
     names = fo.setup_views(dataset_of(_samples(args)))
     return Result({"views": names}, f"saved views in the App: {', '.join(names)}")
+
+
+def visualize(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+
+    keys = fo.visualize(_samples(args), run_key=args.run_key, method=args.method, limit=args.limit, seed=args.seed)
+    return Result({"brain_keys": keys}, f"in the App's Embeddings panel and similarity search: {', '.join(keys)}")
 
 
 def export(args: argparse.Namespace) -> Result:

@@ -10,7 +10,7 @@ import fiftyone as fo
 
 from gsal_fo import config as cfg
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import exporting, pool, runs, views
+from gsal_fo.fo import exporting, pool, runs, views, visualizing
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 DEFAULTS: dict[str, Any] = {
@@ -23,7 +23,10 @@ DEFAULTS: dict[str, Any] = {
     "budget": 20,
     "format": exporting.FORMATS[0],
     "floor": exporting.FLOOR,
+    "method": visualizing.METHODS[0],
+    "limit": visualizing.LIMIT,
 }
+METHODS = visualizing.METHODS
 TEXTS = ("proposals", "detector", "diffusion", "clip", "pretrained", "encoder", "assign", "labeled_tag", "run_key")
 CHOICES: dict[str, tuple[str, ...]] = {
     "rarity": cfg.RARITY,

@@ -6,18 +6,20 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 
 from gsal_fo.config import GsalParams, from_dict
-from gsal_fo.fo import fields, pool, rounds, runs, sidebar
+from gsal_fo.fo import fields, pool, rounds, runs, sidebar, workspace
 
 TOP = 200  # images of the view "top of pool"
+HARD = 1.0  # standard deviations of difficulty of the view "hard but common"
 SHOWN = ("gsal_score", "gsal_fine", "gsal_proposals")  # bubbles on the grid; the reasons are in the sample modal
 INDEXES = ("gsal_score", "gsal_rank", "gsal_round", "gsal_path", "gsal_fine.label")
 OURS = "GSAL: "  # saved views whose names begin so are ours
 
 
 def setup_views(dataset: Any) -> list[str]:
-    """Give a scored dataset a sidebar group, active fields, colors, indexes and saved views.
+    """Give a scored dataset a sidebar group, active fields, colors, indexes, saved views and a workspace.
 
-    What a person has set up stays: groups, active fields, colors and views of other names are merged, never replaced.
+    What a person has set up stays: groups, active fields, colors, views and workspaces of other names are merged, never
+    replaced.
 
     Returns:
         The names of the saved views.
@@ -41,6 +43,7 @@ def setup_views(dataset: Any) -> list[str]:
     for path in INDEXES:
         if root.get_field(path) is not None and path not in have:
             root.create_index(path)
+    workspace.save(root)
     return _views(root, record)
 
 
@@ -117,7 +120,8 @@ def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
 
 
 def _colors(scheme: fo.ColorScheme | None) -> fo.ColorScheme:
-    """The scheme with a color map for our error maps."""
+    """The scheme with a color map for our error maps. FiftyOne 1.22's grid draws every map in its own default colors,
+    whatever a scheme says; the maps are made to be readable in those, too."""
     scheme = scheme or fo.ColorScheme(color_by="value")  # by value: maps get their color map, concepts a color each
     scales = [dict(s) for s in scheme.colorscales or []]
     if not any(s.get("path") == "gsal_map" for s in scales):
@@ -136,6 +140,14 @@ def _views(dataset: fo.Dataset, record: Any) -> list[str]:
         "rare concepts": (
             rest.match(F("gsal_path").contains([*rare, fields.UNMATCHED])).sort_by("gsal_rank"),
             f"Pool images that look like a rare concept: {', '.join(rare) or 'none'}, or like none that has labels",
+        ),
+        "hard but common": (
+            rest.match((F("gsal_difficulty") > HARD) & (F("gsal_rarity") < 0)).sort_by("gsal_difficulty", reverse=True),
+            f"Pool images above {HARD:g} sd of difficulty whose concepts have been labeled more than most",
+        ),
+        "crops, hardest first": (
+            rest.to_patches("gsal_proposals").sort_by("gsal_proposals.difficulty", reverse=True),
+            "Every proposal of the pool as a crop, by its own difficulty",
         ),
         "no proposals": (
             rest.match(F("gsal_proposals.detections.source").contains("whole")).sort_by("gsal_rank"),

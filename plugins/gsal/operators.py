@@ -259,7 +259,40 @@ class SetupViews(foo.Operator):
         return _answer(ctx, run)
 
 
-OPERATORS = (Score, Select, Export, Ingest, SetupViews)
+class Visualize(foo.Operator):
+    """Maps for the Embeddings panel, and similarity search."""
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="gsal_visualize",
+            label="GSAL: map and similarity",
+            description="Lay out images and proposals (UMAP) from the stored embeddings; no model is run",
+            icon="scatter_plot",
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.LOW,
+        )
+
+    def resolve_input(self, ctx):
+        form = types.Object()
+        form.enum("method", list(forms.METHODS), label="Layout", default=forms.DEFAULTS["method"])
+        limit = forms.DEFAULTS["limit"]
+        form.int("limit", label="At most so many images", description="The best ranked", default=limit, min=5)
+        return types.Property(form, view=types.View(label="Map and similarity"))
+
+    def execute(self, ctx):
+        def run():
+            options = {name: ctx.params.get(name, forms.DEFAULTS[name]) for name in ("method", "limit")}
+            keys = gfo.visualize(ctx.target_view(), **options)
+            if not ctx.delegated:
+                ctx.ops.reload_dataset()
+                ctx.ops.open_panel("Embeddings", layout="horizontal")
+            return {"brain_keys": keys}, f"ready in the Embeddings panel: {', '.join(keys)}"
+
+        return _answer(ctx, run)
+
+
+OPERATORS = (Score, Select, Export, Ingest, SetupViews, Visualize)
 
 
 def _constants(ctx, form, *stages):

@@ -50,6 +50,35 @@ def test_saved_views_show_what_they_say(scored, tmp_path):
     assert all("petal" in path for path in rare.values("gsal_path")), "petal has no label: the one rare fine node"
     assert len(rare) == len([p for p in top.values("gsal_path") if "petal" in p])
     assert len(scored.load_saved_view("GSAL: no proposals")) == 0
+    crops = scored.load_saved_view("GSAL: crops, hardest first")
+    hard = crops.values("gsal_proposals.difficulty")
+    assert hard == sorted(hard, reverse=True) and len(hard) == 2 * 7, "two proposals of each image in no round"
+    for name, expected in (("gsal_difficulty", lambda v: v > 1), ("gsal_rarity", lambda v: v < 0)):
+        assert all(expected(v) for v in scored.load_saved_view("GSAL: hard but common").values(name))
+
+
+def test_hard_but_common_holds_exactly_those(scored):
+    ids = scored.exists("gsal_rank").values("id")
+    pairs = [(1.5, -0.1), (2.5, -1.0), (0.9, -1.0), (3.0, 0.2)] + [(0.0, 0.0)] * 5
+    for name, values in zip(("gsal_difficulty", "gsal_rarity"), zip(*pairs, strict=True), strict=True):
+        scored.set_values(name, dict(zip(ids, values, strict=True)), key_field="id")
+    gfo.setup_views(scored)
+    assert scored.load_saved_view("GSAL: hard but common").values("id") == [ids[1], ids[0]]
+
+
+def test_the_workspace_has_the_map_once_there_is_one_and_a_persons_stay(scored):
+    scored.save_workspace("mine", fo.Space(children=[fo.Panel(type="Samples", pinned=True)]))
+
+    def panels():
+        space = scored.load_workspace("GSAL")
+        assert all(s.active_child in {p.component_id for p in s.children} for s in space.children)
+        return [[p.type for p in s.children] for s in space.children]
+
+    gfo.setup_views(scored)
+    assert panels()[0] == ["Samples"] and "gsal_concepts" in panels()[1]
+    gfo.visualize(scored, method="pca")
+    gfo.setup_views(scored)
+    assert panels()[0] == ["Samples", "Embeddings"] and set(scored.list_workspaces()) == {"GSAL", "mine"}
 
 
 def test_coverage_counts_labels_of_now_and_images_that_look_like_a_node(scored):
