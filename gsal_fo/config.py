@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from gsal_fo.fit_settings import FitSettings
+
 SCORE_VERSION = 1  # bumped when a formula changes: scores of two versions are never mixed
 
 RARITY = ("quantile", "graded")
@@ -223,7 +225,9 @@ class ScoreConfig:
         _whole("workers", self.workers, 0)
 
 
-Config = TypeVar("Config", GsalParams, DetectorConfig, DiffusionConfig, ConceptConfig, TrainConfig, ScoreConfig)
+Config = TypeVar(
+    "Config", GsalParams, DetectorConfig, DiffusionConfig, ConceptConfig, TrainConfig, ScoreConfig, FitSettings
+)
 
 
 def digest(*parts: Any) -> str:

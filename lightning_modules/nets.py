@@ -451,10 +451,7 @@ class Denoiser(Frozen):
         x = x * 2 - 1
         if self.space == "pixels":
             return x.mean(1, keepdim=True) if self.unet.config.in_channels == 1 else x
-        config = self.coder.config
-        out = self.coder.encode(x)
-        z = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents
-        return (z - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+        return autoencoder_latent(self.coder, x)
 
     def predict_x0(self, z_t: Tensor, t: int) -> Tensor:
         """The clean prediction from noised latents (N, C, h, w) at step ``t`` in [0, T).
@@ -620,13 +617,14 @@ def _schedule(folder: Path) -> tuple[Tensor, str, float | None]:
     return scheduler.alphas_cumprod, str(config.get("prediction_type", "epsilon")), clip_range
 
 
-def _autoencoder(folder: Path) -> Any:
+def _autoencoder(folder: Path, sub: str | None = "vae") -> Any:
     import diffusers
 
-    name = _read_json(folder / "vae" / "config.json").get("_class_name", "AutoencoderKL")
+    where = folder / (sub or "")
+    name = _read_json(where / "config.json").get("_class_name", "AutoencoderKL")
     if name not in ("AutoencoderKL", "AutoencoderTiny"):
-        raise ValueError(f"{folder}/vae: the autoencoder must be an AutoencoderKL or AutoencoderTiny; got {name}")
-    return _from_folder(getattr(diffusers, name), folder, "vae")
+        raise ValueError(f"{where}: the autoencoder must be an AutoencoderKL or AutoencoderTiny; got {name}")
+    return _from_folder(getattr(diffusers, name), folder, sub)
 
 
 @torch.no_grad()
@@ -664,3 +662,33 @@ def _feature_space(folder: Path, about: Mapping[str, Any]) -> FeatureSpace:
         raise ValueError(f"{folder}/features.safetensors lacks {missing}; fit the model again")
     picked = {k: stored[k] for k in ("mean", "std", "components", "scale")}
     return FeatureSpace(encoder, stages=list(about["stages"]), stride=int(about["stride"]), **picked)
+
+
+def load_autoencoder(name: str) -> Any:
+    """A frozen AutoencoderKL or AutoencoderTiny: its own folder, a diffusers folder with ``vae/``, or a hub id.
+
+    Raises ValueError where it is missing, of another kind, or cannot be downloaded.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+            raise ValueError(f'no autoencoder {name!r}: give an existing folder, or a hub id "owner/name"')
+        folder = _folder_of(name)
+    if not (folder / "vae").is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds no autoencoder: it has neither vae/ nor config.json; give one that diffusers saved"
+        )
+    sub = "vae" if (folder / "vae").is_dir() else None
+    return _autoencoder(folder, sub).requires_grad_(False).eval()
+
+
+def autoencoder_latent(coder: Any, x: Tensor) -> Tensor:
+    """Latents (B, C, h, w) of images (B, 3, H, W) in [-1, 1]: posterior mean, scaled."""
+    out = coder.encode(x)
+    z = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents
+    return (z - (getattr(coder.config, "shift_factor", None) or 0.0)) * coder.config.scaling_factor
+
+
+def autoencoder_picture(coder: Any, z: Tensor) -> Tensor:
+    """Images (B, 3, H, W), about [-1, 1], of scaled latents."""
+    return coder.decode(z / coder.config.scaling_factor + (getattr(coder.config, "shift_factor", None) or 0.0)).sample

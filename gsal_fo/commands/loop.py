@@ -10,6 +10,7 @@ import yaml
 from gsal_fo import config
 from gsal_fo.bars import Bars
 from gsal_fo.commands import Result, add_settings, given
+from gsal_fo.fit_settings import FitSettings
 
 STAGES = ("detector", "diffusion", "concepts", "train")
 
@@ -28,12 +29,11 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     add_settings(sub, config.TrainConfig, "training")
 
     sub = command("fit", fit, "fit a diffusion model on the images, without labels")
-    sub.add_argument("--encoder", required=True, help='"embedded", "mobilenet_v2:default", "mobilenet_v2:FILE"')
     sub.add_argument("--out", type=Path, required=True, help="model folder, for `gsal score --diffusion`")
-    sub.add_argument("--size", choices=("tiny", "small"), default="small", help="default %(default)s")
-    sub.add_argument("--epochs", type=int, help="default: the size's own")
-    sub.add_argument("--minutes", type=float, help="stop after that many minutes")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--processes", type=int, default=1, help="worker processes, one per GPU (default 1)")
+    sub.add_argument("--run-dir", type=Path, help="where latents and checkpoints lie meanwhile (default: beside --out)")
+    sub.add_argument("--stages", nargs="+", metavar="NAME", help="maps of the encoder (default: strides 8 and 16)")
+    add_settings(sub, FitSettings, "fit", skip=("stages",))
 
     sub = command("score", score, "score and rank the unlabeled images")
     _worker(sub)
@@ -149,13 +149,12 @@ def fit(args: argparse.Namespace) -> Result:
     with Bars() as bars:
         out = fo.fit(
             _samples(args),
-            encoder=args.encoder,
             out=args.out,
-            size=args.size,
-            epochs=args.epochs,
-            minutes=args.minutes,
-            seed=args.seed,
+            run_dir=args.run_dir,
+            processes=args.processes,
             on_event=bars,
+            stages=args.stages,
+            **given(args, FitSettings, skip=("stages",)),
         )
     return Result({"model": str(out)}, f"diffusion model written to {out}; use it with `gsal score --diffusion {out}`")
 

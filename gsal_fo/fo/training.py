@@ -2,15 +2,16 @@
 
 import hashlib
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gsal_fo import config as cfg
+from gsal_fo.fit_settings import FitSettings
 from gsal_fo.fo import folders, pool, progress
 from gsal_fo.process import run_worker
 
 WORKER, FIT_WORKER = "lightning_modules.train", "lightning_modules.fit_diffusion"
-FIT_SIZES = ("small", "tiny")
 
 
 def train(
@@ -70,53 +71,55 @@ def train_events(
 def fit(
     samples: Any,
     *,
-    encoder: str,
     out: str | Path,
-    size: str = "small",
-    epochs: int | None = None,
-    minutes: float | None = None,
-    seed: int = 0,
     run_dir: str | Path | None = None,
+    processes: int = 1,
     on_event: progress.OnEvent | None = None,
+    **settings: Any,
 ) -> Path:
-    """Fit a diffusion model on an encoder's feature maps of all images of a dataset or view; no label is read.
+    """Fit a small diffusion model on all images of a dataset or view; no label is read.
 
     Args:
         samples: dataset or view.
-        encoder: "embedded", "mobilenet_v2:<path>", "mobilenet_v2:default" or "mobilenet_v2:none".
         out: folder of the model, new or empty.
-        size: "small" or "tiny".
-        epochs: passes over the images; None is the worker's own number.
-        minutes: end after that time at the latest.
-        seed: of weights, noise and order.
-        run_dir: where the worker keeps its files, by default beside ``out``.
+        run_dir: where latents and checkpoints lie until it is written, by default beside ``out``.
+        processes: worker processes on this machine, one per GPU; they share each batch. On a CPU one is enough: its
+            threads use all cores.
         on_event: receives the worker's events; None shows a bar on a terminal.
+        settings: fields of ``gsal_fo.fit_settings.FitSettings``, such as ``encoder="mobilenet_v2:default"``,
+            ``space="features"``, ``size="small"``, ``minutes=10``.
 
     Returns:
-        The model folder, for ``score(..., diffusion=...)``.
+        The model folder, for ``score(..., diffusion=...)``. It also holds the held-out loss over time (``curve.csv``,
+        ``curve.png``) and held-out images beside what the model makes of them (``samples.png``). The same call returns
+        at once what it made before.
 
     Raises:
         ValueError: settings that cannot be used.
-        WorkerError: the worker failed or was killed.
+        WorkerError: the worker failed or was killed; the same call goes on where it stopped.
     """
-    if size not in FIT_SIZES:
-        raise ValueError(f"size must be one of {', '.join(FIT_SIZES)}; got {size!r}")
-    for name, value in (("epochs", epochs), ("minutes", minutes)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be above 0; got {value!r}")
+    chosen = cfg.from_dict(FitSettings, settings)
+    chosen = replace(chosen, encoder=_absolute_model(chosen.encoder), vae=_absolute_model(chosen.vae))
     dataset = pool.check_samples(samples)
     ids = samples.values("id")
     everything = pool.Pool(dataset, pool.images(dataset, ids, None), pool.Images(), False, [])
     target = _absolute(out)
     folder = _absolute(run_dir) if run_dir else target.with_name(f".{target.name}.run")
-    settings = {"encoder": encoder, "size": size, "epochs": epochs, "minutes": minutes, "seed": seed}
-    identity = cfg.digest(settings, hashlib.sha256("\n".join(ids).encode()).hexdigest())
-    content = {"kind": "fit", **settings, "identity": identity, "out": str(target)}
+    identity = cfg.digest(chosen, hashlib.sha256("\n".join(ids).encode()).hexdigest())
+    content = {"kind": "fit", "config": cfg.to_dict(chosen), "identity": identity, "out": str(target)}
     with folders.lock(folder) as lock:
         _claim(folder, content, target)
         pool.write_manifest(everything, folder / "manifest.parquet")
-        progress.consume(_run(FIT_WORKER, folder, 1, lock), on_event)
+        progress.consume(_run(FIT_WORKER, folder, processes, lock), on_event)
     return target
+
+
+def _absolute_model(name: Any) -> Any:
+    """A model's name that means the same from any working folder: a path in it is made absolute."""
+    kind, colon, path = str(name).rpartition(":")
+    if name is None or path in ("embedded", "default", "none") or not (found := Path(path).expanduser()).exists():
+        return name
+    return f"{kind}{colon}{found.resolve()}"
 
 
 def _claim(folder: Path, content: dict[str, Any], out: Path) -> None:

@@ -147,17 +147,17 @@ def items(name: str, size: int, limit: int, seed: int) -> list[Item]:
 
 def load(model: Model, name: str, work: Path, limit: int, seed: int) -> tuple[Any, float]:
     """The denoiser, fitted on the images of the set where it is one to fit; and the seconds that its fit took."""
-    from lightning_modules.fit_diffusion import FitSettings, collect, fit
-    from lightning_modules.nets import load_denoiser, load_encoder
+    from lightning_modules.fit_diffusion import FitSettings, collect, fit, load_coder
+    from lightning_modules.nets import load_denoiser
 
     if model.fit is None:
         return load_denoiser("embedded"), 0.0
     folder = work / "models" / f"{name}-{model.name}-{limit}-{seed}".replace(" ", "_").replace(",", "")
     if not (folder / "gsal.json").is_file():
         settings = FitSettings(**model.fit, minutes=60.0, seed=seed)
-        encoder = load_encoder(settings.encoder)
-        images = (item.image for item in items(name, settings.input_size, limit, seed))
-        fit(collect(images, encoder, settings), settings, encoder, folder)
+        coder = load_coder(settings)
+        images = (item.image for item in items(name, settings.side, limit, seed))
+        fit(collect(images, coder, settings), settings, coder, folder)
     about = json.loads((folder / "gsal.json").read_text(encoding="utf-8"))
     return load_denoiser(str(folder)), float(about["fit"]["seconds"])
 

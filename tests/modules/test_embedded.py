@@ -9,6 +9,7 @@ import torch
 
 import gsal_fo
 from gsal_fo.concepts import ConceptGraph
+from gsal_fo.diffusion import reduce_map
 from gsal_fo.synthetic import CLASSES, render
 from lightning_modules import fit_clip, fit_diffusion
 from lightning_modules.data import resized
@@ -68,5 +69,5 @@ def test_the_embedded_denoiser_is_fitted_on_the_embedded_encoder_and_finds_defec
     images = [resized(np.repeat(s.image[..., None], 3, 2), model.input_size) for s in [*clean, *bad]]
     errors, variances = fit_diffusion.error_maps(model, images, model.defaults["t"])
     assert torch.isfinite(errors).all() and torch.isfinite(variances).all()
-    values = fit_diffusion.reduce_map(errors, model.defaults["reduce"]).numpy()
+    values = reduce_map(errors, model.defaults["reduce"]).numpy()
     assert fit_diffusion.auroc(values[16:], values[:16]) > 0.6

@@ -1,0 +1,121 @@
+"""Every constant of ``gsal fit``: which space, which U-Net, how long, and when to stop."""
+
+from dataclasses import dataclass
+from typing import Any
+
+SPACES = ("features", "pixels", "vae")
+UNET_SIZES = ("tiny", "small", "base")
+PREDICTIONS = ("v_prediction", "epsilon", "sample")
+PRECISIONS = ("auto", "fp32", "bf16")
+STRIDES = (4, 8, 16, 32)
+INPUT_SIZES = {"features": 256, "pixels": 64, "vae": 256}  # px, unless the user says otherwise
+PIXEL_SIDES = (32, 128)  # px; above, a U-Net over pixels takes hours on a CPU
+FEWEST_CELLS = 4
+
+# What a fitted folder says about how to score with it, by space: measured (README, "Fitting"), not derived. In feature
+# space a defect is a few cells that a model cannot guess from their surroundings once most of them is noise: at 0.7 T
+# those cells must come from what the model knows of the pool, at 0.1 T they are still readable in the input.
+SCORE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "features": {"t": 0.7, "reduce": "max", "regions": "maps"},
+    "pixels": {"t": 0.4, "reduce": "topk", "regions": "maps"},
+    "vae": {"t": 0.4, "reduce": "topk", "regions": "maps"},
+}
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Constants of one fit.
+
+    Attributes:
+        space: what is modeled: a frozen encoder's feature maps, pixels, or an autoencoder's latents.
+        encoder: of feature space, any name that ``load_encoder`` takes.
+        vae: of autoencoder space, a folder or hub id of an AutoencoderKL or AutoencoderTiny.
+        stages: the encoder's maps to join; None: those at strides 8 and 16.
+        input_size: side in pixels to which an image is resized; None: 256, in pixel space 64.
+        stride: pixels per cell of feature space.
+        components: channels of feature space (PCA).
+        whiten: in [0, 1], how far the components are brought to equal variance.
+        size: of the U-Net.
+        window: side in cells of the squares that are trained on, drawn at random; None: the whole map up to 32 cells,
+            squares of 32 beyond. It bounds time and memory at fine strides.
+        prediction: what the U-Net says: the velocity, the noise, or the clean latent.
+        steps: at most so many optimizer steps. epochs: the same as passes over the images; goes before ``steps``.
+        minutes: at most so long.
+        batch: images per step, over all processes.
+        lr: peak of the learning rate. ema: decay of the average of weights.
+        guard: noise level, as a share of T, at which held-out images decide which weights are kept; None: the level
+            that scores use.
+        check: steps between two looks at the held-out images. patience: looks without a better one before the fit ends.
+        precision: auto is bf16 on a GPU that has it, else fp32 (bf16 training is 13 times slower on a CPU).
+        seed: of weights, order, windows and noise.
+    """
+
+    space: str = "features"
+    encoder: str = "mobilenet_v2:default"
+    vae: str | None = None
+    stages: tuple[str, ...] | None = None
+    input_size: int | None = None
+    stride: int = 16
+    components: int = 32
+    whiten: float = 0.0
+    size: str = "small"
+    window: int | None = None
+    prediction: str = "v_prediction"
+    steps: int = 700
+    epochs: int | None = None
+    minutes: float = 10.0
+    batch: int = 32
+    lr: float = 8e-4
+    ema: float = 0.995
+    guard: float | None = None
+    check: int = 50
+    patience: int = 6
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("space", SPACES),
+            ("size", UNET_SIZES),
+            ("prediction", PREDICTIONS),
+            ("precision", PRECISIONS),
+        ):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        _fill(self, "stages", tuple(self.stages) if self.stages else None)
+        _fill(self, "input_size", INPUT_SIZES[self.space] if self.input_size is None else self.input_size)
+        _fill(self, "guard", SCORE_DEFAULTS[self.space]["t"] if self.guard is None else self.guard)
+        for name in ("input_size", "components", "steps", "batch", "check", "patience", "epochs", "window"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number above 0; got {value!r}")
+        for name in ("minutes", "lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0; got {getattr(self, name)!r}")
+        for name, low, high in (("whiten", 0, 1), ("guard", 0.01, 0.99), ("ema", 0, 0.99999)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be in [{low}, {high}]; got {getattr(self, name)!r}")
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        side = self.side
+        if self.space == "pixels" and (side % 8 or not PIXEL_SIDES[0] <= side <= PIXEL_SIDES[1]):
+            raise ValueError(f"input_size of pixel space must be a multiple of 8 px from 32 to 128; got {side}")
+        if self.space != "pixels" and (side % 32 or side < 64):
+            raise ValueError(f"input_size must be a multiple of 32 px, at least 64; got {side}")
+        if self.space == "features" and (self.stride not in STRIDES or side // self.stride < FEWEST_CELLS):
+            raise ValueError(f"stride must be 4, 8, 16 or 32 px with at least 4 cells a side; got {self.stride}")
+        if self.space == "vae" and not self.vae:
+            raise ValueError("autoencoder space needs vae: the folder or hub id of an AutoencoderKL or AutoencoderTiny")
+        if self.window is not None and (self.window < FEWEST_CELLS or self.window % 2):
+            raise ValueError(f"window must be an even number of at least 4 cells; got {self.window}")
+
+    @property
+    def side(self) -> int:
+        """``input_size``, once filled in."""
+        assert self.input_size is not None
+        return self.input_size
+
+
+def _fill(settings: FitSettings, name: str, value: Any) -> None:
+    object.__setattr__(settings, name, value)  # frozen: once, at birth
