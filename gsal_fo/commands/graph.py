@@ -1,14 +1,14 @@
-"""`gsal concepts check|show`: look at a concept graph file."""
+"""`gsal concepts check|show|build`: look at a concept graph file, or draft one."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.commands import Result
+from gsal_fo.commands import Result, graph_build
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    concepts = commands.add_parser("concepts", help="check or show a concept graph file")
+    concepts = commands.add_parser("concepts", help="check, show or build a concept graph file")
     actions = concepts.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, run, text in (("check", check, "read the file, count its nodes"), ("show", show, "print it as a tree")):
         sub = actions.add_parser(name, parents=[shared], help=text, description=text)
@@ -17,6 +17,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         if name == "show":
             sub.add_argument("--html", type=Path, metavar="FILE", help="draw it into an HTML file instead")
             sub.add_argument("--counts", type=Path, metavar="JSON", help="COCO file, or {label: count}: colors --html")
+    graph_build.add(actions, shared)
 
 
 def check(args: argparse.Namespace) -> Result:

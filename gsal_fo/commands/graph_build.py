@@ -1,0 +1,78 @@
+"""`gsal concepts build`: draft a concept graph file from labels, by CLIP or by a language model."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gsal_fo.commands import Result
+
+TEXT = "Draft a graph file, which a person then edits: from label names by CLIP's texts, or by a language model."
+
+
+def add(actions: Any, shared: argparse.ArgumentParser) -> None:
+    sub = actions.add_parser("build", parents=[shared], help="draft a graph file from labels", description=TEXT)
+    sub.add_argument("dataset", nargs="?", help="FiftyOne dataset whose labels are taken")
+    sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
+    sub.add_argument("--labels", type=Path, metavar="FILE", help="labels: COCO file, or text with one label per line")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="graph file to write (YAML)")
+    sub.add_argument("--force", action="store_true", help="overwrite --out")
+    sub.add_argument("--name", help="the graph's name (default: that of --out)")
+    sub.add_argument("--clip", default="embedded", help='"embedded" (default), an open_clip name, or a folder')
+    sub.add_argument("--pretrained", help="open_clip's tag or checkpoint file")
+    sub.add_argument("--vocabulary", type=Path, metavar="YAML", help="words for families and attributes")
+    sub.add_argument("--families", type=int, metavar="N", help="how many (default: what the labels suggest)")
+    sub.add_argument("--attributes", type=int, default=3, metavar="N", help="at most, per label (default %(default)s)")
+    model = sub.add_argument_group("language model", "the key comes from GSAL_LLM_KEY or OPENAI_API_KEY")
+    model.add_argument("--llm-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:11434/v1")
+    model.add_argument("--llm-model", metavar="NAME", help="the model's name there")
+    model.add_argument("--llm-timeout", type=float, default=120.0, metavar="S", help="for one answer (default 120)")
+    model.add_argument("--about", default="", metavar="TEXT", help="what the images show, for the language model")
+    sub.set_defaults(run=build)
+
+
+def build(args: argparse.Namespace) -> Result:
+    from gsal_fo import graph_building, graph_file
+    from gsal_fo.bars import Bars
+
+    if (args.dataset is None) == (args.labels is None):
+        raise ValueError("give a dataset or --labels FILE, and not both")
+    if args.out is None:
+        raise ValueError("give the graph file to write with --out FILE")
+    if args.labels:
+        labels = graph_file.read_labels(args.labels)
+    else:
+        from gsal_fo.fo.concepts import label_names
+        from gsal_fo.fo.console import open_samples
+
+        labels = label_names(open_samples(args.dataset), args.label_field)
+    notes: list[str] = []
+    with Bars() as bars:
+
+        def note(text: str) -> None:
+            notes.append(text)
+            bars.say(text)
+
+        made = graph_building.from_labels(
+            labels,
+            args.out,
+            force=args.force,
+            name=args.name,
+            clip=args.clip,
+            pretrained=args.pretrained,
+            vocabulary=args.vocabulary,
+            families=args.families,
+            attributes=args.attributes,
+            llm_url=args.llm_url,
+            llm_model=args.llm_model,
+            llm_timeout=args.llm_timeout,
+            about=args.about,
+            on_note=note,
+            on_event=bars,
+        )
+    counts = (
+        f"{len(made.graph.fine)} labels in {len(made.graph.coarse)} families, {len(made.graph.abstract)} attributes"
+    )
+    state = "" if made.written else " (unchanged)"
+    data = {"out": str(args.out), "written": made.written, "notes": notes}
+    data |= {level: getattr(made.graph, level) for level in ("fine", "coarse", "abstract")}
+    return Result(data, f"{args.out}: {counts}{state}; read it, edit it, then `gsal concepts check {args.out}`")
