@@ -1,0 +1,94 @@
+"""Feature space: a frozen encoder's maps as the latent of a diffusion model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.nets.base import Encoder, Frozen
+from lightning_modules.nets.encoders import load_encoder
+from lightning_modules.nets.files import read_safetensors
+
+
+class FeatureSpace(Frozen):
+    """Frozen encoder maps as a latent: stages on one grid, standardized per channel, rotated to their main axes.
+
+    Args:
+        encoder: where the maps come from.
+        stages: names of the encoder's stages, joined in this order.
+        stride: pixels per latent cell: an input of side S gives ``S / stride`` cells.
+        mean, std: (D,) per channel of the joined stages.
+        components: (C, D) unit principal axes of the standardized features.
+        scale: (C,) what each component is divided by.
+    """
+
+    mean: Tensor
+    std: Tensor
+    components: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        stages: list[str],
+        stride: int,
+        mean: Tensor,
+        std: Tensor,
+        components: Tensor,
+        scale: Tensor,
+    ) -> None:
+        super().__init__()
+        if unknown := [s for s in stages if s not in encoder.stages]:
+            raise ValueError(f"the encoder has no stage {unknown}; it has {list(encoder.stages)}")
+        width = sum(encoder.stages[s][0] for s in stages)
+        if mean.shape != (width,) or std.shape != (width,) or components.shape[1:] != (width,):
+            raise ValueError(
+                f"stages {stages} have {width} channels; the feature space was fitted on {components.shape[-1]}"
+            )
+        self.encoder, self.stages, self.stride = encoder, stages, stride
+        for key, value in (("mean", mean), ("std", std), ("components", components), ("scale", scale)):
+            self.register_buffer(key, value.float())
+
+    def features(self, x: Tensor) -> Tensor:
+        """Joined maps (B, D, h, w) of RGB images (B, 3, H, W) in [0, 1]."""
+        return joined_maps(self.encoder, x, self.stages, self.stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Latents (B, C, h, w)."""
+        z = (self.features(x) - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
+        return torch.einsum("bdhw,cd->bchw", z, self.components) / self.scale.view(1, -1, 1, 1)
+
+
+def joined_maps(encoder: Encoder, x: Tensor, stages: list[str], stride: int) -> Tensor:
+    """The encoder's maps (B, D, h, w), resized to ``side / stride`` cells and joined over channels."""
+    height, width = (side - side % 32 if side >= 32 else 32 for side in x.shape[-2:])
+    if (height, width) != tuple(x.shape[-2:]):
+        x = F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    grid = (max(1, height // stride), max(1, width // stride))
+    maps = encoder.maps(x)
+    parts = [
+        maps[s]
+        if maps[s].shape[-2:] == grid
+        else F.interpolate(maps[s], grid, mode="bilinear", antialias=True, align_corners=False)
+        for s in stages
+    ]
+    return torch.cat(parts, 1)
+
+
+def read_feature_space(folder: Path, about: Mapping[str, Any]) -> FeatureSpace:
+    if missing := [k for k in ("encoder", "stages", "stride", "input_size") if k not in about]:
+        raise ValueError(f"{folder}/gsal.json lacks {missing}; fit the model again")
+    encoder = load_encoder(str(about["encoder"]))
+    if about.get("encoder_digest") not in (None, encoder.digest):
+        raise ValueError(
+            f"{folder} was fitted on the features of other weights of {about['encoder']}; fit it again on this encoder"
+        )
+    stored, _ = read_safetensors(folder / "features.safetensors")
+    if missing := [k for k in ("mean", "std", "components", "scale") if k not in stored]:
+        raise ValueError(f"{folder}/features.safetensors lacks {missing}; fit the model again")
+    picked = {k: stored[k] for k in ("mean", "std", "components", "scale")}
+    return FeatureSpace(encoder, stages=list(about["stages"]), stride=int(about["stride"]), **picked)
