@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from sklearn.decomposition import PCA
 from torchvision.models import mobilenet_v2
 
-from lightning_modules.fit_diffusion import principal_axes, project
+from lightning_modules.fit_diffusion.spaces import principal_axes, project
 from lightning_modules.nets import (
     FeatureSpace,
     joined_maps,
