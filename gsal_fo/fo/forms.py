@@ -122,14 +122,18 @@ def score_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
-    """Why a scoring with these values would be refused; None where nothing speaks against it. Reads no labels."""
+    """Why a scoring with these values would be refused; None where nothing speaks against it. Reads no boxes."""
     try:
         given = score_settings(values)
         dataset = pool.check_samples(samples)
         if not given["concepts"]:
             return "Choose a concept graph file: YAML with the dataset's labels under `concepts:`"
         ConceptGraph.load(Path(given["concepts"]).expanduser())
-        pool.check_detections(dataset, given["label_field"], what="label field")
+        field = given["label_field"]
+        if pool.check_detections(dataset, field, what="label field") and not samples.exists(field, False).limit(1):
+            return (
+                f'Every image of this view has labels in "{field}"; choose the dataset, or a view with unlabeled images'
+            )
         if (name := given.get("proposals")) and not pool.check_detections(dataset, name, what="proposals field"):
             return f'dataset "{dataset.name}" has no field "{name}" to take proposals from'
     except (ValueError, TypeError) as error:

@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import fiftyone as fo
+import fiftyone.plugins as fop
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOLDER = "gsal"
+NAME = "@gsal/active-learning"
 
 
 def source() -> Path:
@@ -52,6 +54,11 @@ def install(target: str | Path | None = None) -> Path:
     return installed
 
 
+def is_installed() -> bool:
+    """Whether FiftyOne finds the plugin, wherever it lies and however it came there."""
+    return any(found.name == NAME for found in fop.list_plugins())
+
+
 def _is_ours(folder: Path) -> bool:
     definition = folder / "fiftyone.yml"
-    return definition.is_file() and "@gsal/active-learning" in definition.read_text(encoding="utf-8")
+    return definition.is_file() and NAME in definition.read_text(encoding="utf-8")

@@ -2,6 +2,8 @@
 
 import fiftyone as fo
 
+from gsal_fo.fo import plugin
+
 NAME = "GSAL"
 MAP = "gsal_map_images"  # the brain run of `visualizing`
 PANELS = ("gsal_concepts",)
@@ -11,9 +13,11 @@ def save(dataset: fo.Dataset) -> None:
     """Save or replace the workspace of our name; a person's own stay."""
     left: list[fo.Panel] = [fo.Panel(type="Samples", pinned=True)]
     if dataset.has_brain_run(MAP):
-        left.append(fo.Panel(type="Embeddings", state={"brainResult": MAP, "colorByField": "gsal_fine.label"}))
-    right = [fo.Panel(type=name) for name in PANELS]
-    space = fo.Space(children=[_tabs(left), _tabs(right)], orientation="horizontal", sizes=[0.6, 0.4])
+        left.append(fo.Panel(type="Embeddings"))
+    spaces = [_tabs(left)]
+    if plugin.is_installed():  # a panel that the App does not know is an empty frame
+        spaces.append(_tabs([fo.Panel(type=name) for name in PANELS]))
+    space = fo.Space(children=spaces, orientation="horizontal")
     dataset.save_workspace(
         NAME, space, description="The pool, its map, and how much of each concept is labeled", overwrite=True
     )

@@ -86,8 +86,10 @@ class Score(foo.Operator):
     def execute(self, ctx):
         try:
             settings = forms.score_settings({**forms.last(ctx.dataset), **ctx.params})
+            yield from _progress(ctx, 0, "starting the worker")
             for event in gfo.score_events(ctx.target_view(), **settings):
                 if event["event"] == "done":
+                    gfo.setup_views(ctx.dataset)  # in the App nobody should have to ask for them
                     text = f"{event['scored']} images scored, {event['failed']} failed; next: GSAL: select a batch"
                     yield from _tell(ctx, text, "success")
                 elif event["event"] == "note":
@@ -134,6 +136,7 @@ class Select(foo.Operator):
             params = forms.config_of("params", ctx.params) if ctx.params.get("advanced") else None
             budget = ctx.params.get("budget", forms.DEFAULTS["budget"])
             batch = gfo.select(ctx.target_view(), budget, params=params)
+            gfo.setup_views(ctx.dataset)
             if not ctx.delegated:
                 ctx.ops.reload_dataset()
                 ctx.ops.set_view(view=batch)

@@ -1,6 +1,7 @@
 """What a person does in the App, as functions. FiftyOne promises no stable names, so all selectors live here."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
@@ -20,6 +21,10 @@ def grid_ready(page: Page) -> None:
 
 def expect_samples(page: Page, count: int) -> None:
     expect(page.get_by_test_id("entry-counts")).to_have_text(re.compile(rf"^{count} samples?$"))
+
+
+def clear_view(page: Page) -> None:
+    page.get_by_test_id("btn-clear-view-bar").click()
 
 
 def sidebar_entry(page: Page, field: str) -> Locator:
@@ -62,8 +67,24 @@ def open_operator(page: Page, label: str) -> Locator:
     return form
 
 
+def fill(form: Locator, label: str, value: str) -> None:
+    """Type into the form's field under a label."""
+    form.get_by_text(label, exact=True).first.locator("xpath=following::input[1]").fill(value)
+
+
+def schedule(page: Page) -> None:
+    """The other choice of the button's menu."""
+    page.locator(".MuiDialogActions-root button").last.click()
+    page.get_by_role("menu").get_by_text("Schedule").click()
+    page.locator('.MuiDialogActions-root button:has-text("Schedule")').first.click()
+
+
+def execute_button(page: Page) -> Locator:
+    return page.locator('.MuiDialogActions-root button:has-text("Execute")').first
+
+
 def execute(page: Page) -> None:
-    page.locator('.MuiDialogActions-root button:has-text("Execute")').first.click()
+    execute_button(page).click()
 
 
 def open_panel(page: Page, name: str) -> Locator:
@@ -94,6 +115,15 @@ def close_sample(page: Page) -> None:
     """The session remembers an open sample: the next page would start with it."""
     page.keyboard.press("Escape")
     page.get_by_test_id("modal").wait_for(state="hidden")
+
+
+def wait_until(page: Page, condition: Callable[[], object]) -> None:
+    """Wait for something that is not on the page; fails after a while."""
+    for _ in range(2000):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it did not happen within 200 seconds")
 
 
 def shoot(page: Page, folder: Path, name: str) -> None:

@@ -66,7 +66,7 @@ def test_hard_but_common_holds_exactly_those(scored):
     assert scored.load_saved_view("GSAL: hard but common").values("id") == [ids[1], ids[0]]
 
 
-def test_the_workspace_has_the_map_once_there_is_one_and_a_persons_stay(scored):
+def test_the_workspace_has_what_there_is_and_a_persons_stay(scored, tmp_path, monkeypatch):
     scored.save_workspace("mine", fo.Space(children=[fo.Panel(type="Samples", pinned=True)]))
 
     def panels():
@@ -74,11 +74,17 @@ def test_the_workspace_has_the_map_once_there_is_one_and_a_persons_stay(scored):
         assert all(s.active_child in {p.component_id for p in s.children} for s in space.children)
         return [[p.type for p in s.children] for s in space.children]
 
+    monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path))
     gfo.setup_views(scored)
-    assert panels()[0] == ["Samples"] and "gsal_concepts" in panels()[1]
+    assert panels() == [["Samples"]], "without the plugin, a panel of ours would be an empty frame"
+    gfo.plugin.install(tmp_path)
     gfo.visualize(scored, method="pca")
     gfo.setup_views(scored)
-    assert panels()[0] == ["Samples", "Embeddings"] and set(scored.list_workspaces()) == {"GSAL", "mine"}
+    assert (
+        panels()[0] == ["Samples", "Embeddings"]
+        and "gsal_concepts" in panels()[1]
+        and set(scored.list_workspaces()) == {"GSAL", "mine"}
+    )
 
 
 def test_coverage_counts_labels_of_now_and_images_that_look_like_a_node(scored):
