@@ -94,6 +94,8 @@ def assign_run(
 
         def one(row: dict[str, Any]) -> Assignment:
             return prototypes.assign(_vectors(row))
+    elif config.assign == "auto":
+        raise ValueError('assign="auto" must be decided first, by gsal_fo.choosing.choose')
     else:
         if encode_text is None:
             raise ValueError('assign="clip" needs the CLIP model\'s text encoder')

@@ -54,8 +54,9 @@ def entry_of(run: Path, graph: ConceptGraph, ranking: Ranking, rows: Sequence[in
 
 
 def file_digests(run: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of the manifest, the run's configuration and every part that ranking reads."""
-    files = [run / "manifest.parquet", run / "config.json", run / "assigned.json"]
+    """Relative path -> SHA-256 of the manifest, the run's configuration, its result (digests of the models) and every
+    part that ranking reads."""
+    files = [run / name for name in ("manifest.parquet", "config.json", "assigned.json", "result.json")]
     for stage in ("proposals", "difficulty", "assignment"):
         files += sorted((run / stage).glob("part-*.parquet"))
     out = {}

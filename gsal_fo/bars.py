@@ -10,6 +10,7 @@ STAGES = {
     "detect": "detector",
     "difficulty": "diffusion",
     "concepts": "concepts",
+    "trial": "trying CLIP on labels",
     "assign": "assignment",
     "train": "training the detector",
     "fit": "fitting the diffusion model",

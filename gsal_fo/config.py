@@ -36,9 +36,9 @@ STRATEGIES = (
 NOISE = ("shared", "per_sample")
 REDUCE = ("mean", "max", "topk")
 REGIONS = ("crops", "maps")
-ASSIGN = ("clip", "prototypes", "detector")
+ASSIGN = ("auto", "clip", "prototypes", "detector")
 PROPOSALS = ("detections", "objectness")
-ARCHITECTURES = ("small", "mobilenet_v3_320", "r50_fpn")
+ARCHITECTURES = ("small", "mobilenet_v3_320", "r50_fpn", "r50_fpn_v2")
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -61,7 +61,8 @@ def _whole(name: str, value: int, low: int) -> None:
 class GsalParams:
     """Constants of Eq. 2 and 4 to 11, applied by the selection stage to stored statistics (no model is run).
 
-    ``levels`` is any non-empty subset of "FCA" (fine, coarse, abstract); ``lam`` is the paper's lambda; ``strategy``
+    ``levels`` is any non-empty subset of "FCA" (fine, coarse, abstract); ``lam`` is the paper's lambda; ``p`` may be
+    infinite, also as the text "inf": an image counts as its highest proposal; ``strategy``
     names an ablation switch or a placebo of METHOD.md section 5, or a baseline;
     ``seed`` acts in "random" and the placebos;
     ``shrink`` is how many images (or proposals) of a concept weigh as much as the pool in ``normalize="concept"``.
@@ -87,6 +88,8 @@ class GsalParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.p == "inf":
+            object.__setattr__(self, "p", math.inf)
         for name in ("alpha", "beta", "gamma", "delta", "lam"):
             _in_range(name, getattr(self, name), 0)
         _in_range("eta", self.eta, 0, 1)
@@ -163,12 +166,13 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class ConceptConfig:
-    """Concept assignment (METHOD.md section 2). ``clip``: "embedded", an open_clip model name, or a local folder or
-    checkpoint (``pretrained`` names the tag or file). ``encoder``: what embeds crops for ``assign="prototypes"``;
-    None means the CLIP model's image tower. ``pad``: share of the box size added around a crop. ``floor``: lowest
-    posterior that still counts as a match for ``assign="detector"``."""
+    """Concept assignment (METHOD.md section 2). ``assign`` "auto" takes CLIP or prototypes, as the labeled crops speak
+    for (``gsal_fo.choosing``); the run record says which and why. ``clip``: "embedded", an open_clip model name, or a
+    local folder or checkpoint (``pretrained`` names the tag or file). ``encoder``: what embeds crops for
+    ``assign="prototypes"``; None means the CLIP model's image tower. ``pad``: share of the box size added around a
+    crop. ``floor``: lowest posterior that still counts as a match for ``assign="detector"``."""
 
-    assign: str = "clip"
+    assign: str = "auto"
     clip: str = "embedded"
     pretrained: str | None = None
     encoder: str | None = None
@@ -225,6 +229,23 @@ class ScoreConfig:
         _whole("workers", self.workers, 0)
 
 
+def default_params(assign: str) -> GsalParams:
+    """The constants where the user names none: the paper's, and for ``assign="prototypes"`` the graded rule.
+
+    Prototypes leave unmatched what has no label yet. Under the quantile rule such a proposal's bonus of 1 is often less
+    than that of a concept with several rare attributes; under the graded rule it is among the largest. Measured on real
+    proposals by ``tests/bench/rules.py``.
+    """
+    return GsalParams(rarity="graded") if assign == "prototypes" else GsalParams()
+
+
+def with_named(base: GsalParams, named: "GsalParams | Mapping[str, Any] | None") -> GsalParams:
+    """The base with the constants that a mapping names; all of another where that is given instead."""
+    if isinstance(named, GsalParams):
+        return named
+    return from_dict(GsalParams, {**to_dict(base), **(named or {})})
+
+
 Config = TypeVar(
     "Config", GsalParams, DetectorConfig, DiffusionConfig, ConceptConfig, TrainConfig, ScoreConfig, FitSettings
 )
@@ -251,17 +272,23 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The config as nested plain values, ready for JSON or YAML."""
-    return dataclasses.asdict(config)
+    """The config as nested plain values, ready for JSON or YAML; JSON has no infinity, so ``p`` may be "inf"."""
+    return {k: "inf" if v == math.inf else v for k, v in dataclasses.asdict(config).items()}
 
 
 def load_yaml(kind: type[Config], path: str | Path) -> Config:
     """Read a config from a YAML mapping; raises ValueError naming the file and what is wrong with it."""
+    return from_dict(kind, named_in(kind, path))
+
+
+def named_in(kind: type[Config], path: str | Path) -> dict[str, Any]:
+    """The settings that a YAML mapping names, checked; raises ValueError as ``load_yaml`` does."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         if not isinstance(values, Mapping):
             raise ValueError(f"expected a mapping of settings, got {type(values).__name__}")
-        return from_dict(kind, values)
+        from_dict(kind, values)
+        return dict(values)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 

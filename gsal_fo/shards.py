@@ -34,6 +34,16 @@ MANIFEST = pa.schema(
         ("scores", FLOATS),  # pool with given proposals: one per box
     ]
 )
+EMBEDDINGS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("error", pa.string()),
+        ("role", pa.string()),
+        ("embeddings", HALVES),  # one unit vector per box
+        ("image", HALVES),  # unit vector of the whole image
+        ("dim", pa.int32()),
+    ]
+)
 STAGES: Mapping[str, pa.Schema] = {
     "proposals": pa.schema(
         [
@@ -60,16 +70,10 @@ STAGES: Mapping[str, pa.Schema] = {
             ("map_width", pa.int16()),
         ]
     ),
-    "concepts": pa.schema(
-        [
-            ("id", pa.string()),
-            ("error", pa.string()),
-            ("role", pa.string()),
-            ("embeddings", HALVES),  # one unit vector per box
-            ("image", HALVES),  # unit vector of the whole image
-            ("dim", pa.int32()),
-        ]
-    ),
+    "concepts": EMBEDDINGS,
+    # labeled crops, by both candidates for assign="auto"
+    "trial_clip": EMBEDDINGS,
+    "trial_encoder": EMBEDDINGS,
     "assignment": pa.schema(
         [
             ("id", pa.string()),

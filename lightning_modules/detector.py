@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torchvision.models.detection import (
     FasterRCNN,
     fasterrcnn_mobilenet_v3_large_320_fpn,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
 )
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.rpn import AnchorGenerator, concat_box_prediction_layers
@@ -30,6 +32,12 @@ SMALL_STRIDES = (8, 16, 32)
 SMALL_ANCHORS = ((12, 20), (32, 48), (80, 128))  # pixels of the resized image, per stride
 RATIOS = (0.33, 0.75, 1.33, 3.0)
 SMALLEST_BOX_PX = 1.0
+PAPER_SIZES = {"min_size": 600, "max_size": 1000}  # METHOD.md section 8; pixels
+TORCHVISION: dict[str, tuple[Callable[..., FasterRCNN], dict[str, int]]] = {
+    "mobilenet_v3_320": (fasterrcnn_mobilenet_v3_large_320_fpn, {"min_size": 320, "max_size": 640}),
+    "r50_fpn": (fasterrcnn_resnet50_fpn, PAPER_SIZES),
+    "r50_fpn_v2": (fasterrcnn_resnet50_fpn_v2, PAPER_SIZES),
+}
 
 
 class EncoderPyramid(nn.Module):
@@ -89,8 +97,7 @@ def build(arch: str, *, classes: int, backbone: str, size: int | None) -> Faster
             rpn_batch_size_per_image=128,
             box_batch_size_per_image=64,
         )
-    make = {"mobilenet_v3_320": fasterrcnn_mobilenet_v3_large_320_fpn, "r50_fpn": fasterrcnn_resnet50_fpn}[arch]
-    sizes = {"min_size": 320, "max_size": 640} if arch == "mobilenet_v3_320" else {"min_size": 600, "max_size": 1000}
+    make, sizes = TORCHVISION[arch]
     if size:
         sizes = {"min_size": size, "max_size": 2 * size}
     if backbone == "embedded":
@@ -289,9 +296,10 @@ class DetectorTrainer(pl.LightningModule):
         self.losses: list[float] = []
 
     def on_train_epoch_start(self) -> None:
-        """Batch statistics of a pretrained backbone stay frozen: batches of a few images would ruin them."""
+        """Batch statistics of a pretrained backbone stay frozen: batches of a few images would ruin them. Those of a
+        feature pyramid (v2) start from nothing and are learned."""
         if self.config.backbone != "none":
-            for module in self.model.backbone.modules():
+            for module in getattr(self.model.backbone, "body", self.model.backbone).modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 

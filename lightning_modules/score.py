@@ -26,10 +26,11 @@ from gsal_fo.shards import ShardError
 from lightning_modules import detector as detectors
 from lightning_modules import worker
 from lightning_modules.cache import StatisticsCache
+from lightning_modules.choice import decide, prototype_encoder
 from lightning_modules.clip import CropEmbedder, CropLoader
 from lightning_modules.data import Loader, RowChunks, chunk_loader, is_labeled
 from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve, scorer_digest
-from lightning_modules.nets import load_clip, load_denoiser, load_encoder
+from lightning_modules.nets import load_clip, load_denoiser
 from lightning_modules.progress import Reporter
 from lightning_modules.writer import ShardWriter
 
@@ -178,7 +179,7 @@ def embed(run: Run, graph: ConceptGraph) -> tuple[Any, str]:
     the digest of what embedded."""
     config = run.config.concepts
     clip = load_clip(config.clip, config.pretrained) if config.assign == "clip" else None
-    encoder = clip if clip is not None else load_encoder(config.encoder or "embedded")
+    encoder = clip if clip is not None else prototype_encoder(config)
     labeled = labeled_to_embed(run.manifest, graph, config.assign)
     mark = digest(_no_batch(config), encoder.digest, "image")  # parts of before hold no embedding of the image
     files = [*shards.parts(run.folder, "proposals"), run.manifest]
@@ -195,6 +196,8 @@ def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[
     run = Run(folder, config, reporter)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with torch.inference_mode():
+        choice = decide(run, graph)  # of the assignment, where the settings leave it to us
+        config = run.config
         classes, detector = detect(run)
         settings = difficulty(run)
         clip, encoder = embed(run, graph) if config.concepts.assign != "detector" else (None, "none")
@@ -218,6 +221,7 @@ def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[
             "classes": classes,
             "config": to_dict(config),
             "models": models,
+            "choice": choice.to_dict() if choice else None,
         }
         shards.write_json(result, folder / "result.json")
     return {"failed": failed, "scored_by_diffusion": settings["scored"]}

@@ -44,9 +44,9 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--clip", default=None, help='"embedded" (default), an open_clip name, or a folder')
     sub.add_argument("--pretrained", default=None, help="open_clip's tag or checkpoint file")
     sub.add_argument(
-        "--assign", choices=config.ASSIGN, default=None, help="how proposals get their concept (default clip)"
+        "--assign", choices=config.ASSIGN, default=None, help="how proposals get their concept (default auto)"
     )
-    sub.add_argument("--encoder", default=None, help="embeds crops for --assign prototypes (default: CLIP)")
+    sub.add_argument("--encoder", default=None, help="embeds crops for prototypes (default: CLIP)")
     sub.add_argument("--config", type=Path, metavar="YAML", help="score settings, as written into each run folder")
     stages = f"a setting of {', '.join(STAGES)}; may be repeated"
     sub.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", help=stages)
@@ -96,13 +96,12 @@ def _params(sub: argparse.ArgumentParser) -> None:
     add_settings(sub, config.GsalParams, "method constants")
 
 
-def _params_of(args: argparse.Namespace) -> config.GsalParams | None:
-    """The constants that the user named, over a file's, over the defaults; None when nothing was named."""
-    named = given(args, config.GsalParams)
-    if args.params is None and not named:
-        return None
-    base = config.to_dict(config.load_yaml(config.GsalParams, args.params)) if args.params else {}
-    return config.from_dict(config.GsalParams, {**base, **named})
+def _params_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The constants that the user named, flags over the file's; checked here, before any work."""
+    named = config.named_in(config.GsalParams, args.params) if args.params else {}
+    named |= given(args, config.GsalParams)
+    config.from_dict(config.GsalParams, named)
+    return named
 
 
 def _stage_settings(args: argparse.Namespace) -> tuple[config.ScoreConfig, config.TrainConfig | None]:

@@ -18,7 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "detector": None,
     "diffusion": "embedded",
     "clip": "embedded",
-    "assign": "clip",
+    "assign": "auto",
     "processes": 1,
     "budget": 20,
     "format": exporting.FORMATS[0],
@@ -33,6 +33,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "abstract": cfg.ABSTRACT,
     "image_rarity": cfg.IMAGE_RARITY,
     "unmatched": cfg.UNMATCHED,
+    "normalize": cfg.NORMALIZE,
     "batch": cfg.BATCH,
     "strategy": cfg.STRATEGIES,
     "noise": cfg.NOISE,
@@ -41,6 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "proposals": cfg.PROPOSALS,
     "arch": cfg.ARCHITECTURES,
 }
+FOLLOWS = ("params__rarity",)  # its default follows the assignment: ``config.default_params``
 # Stage name, as it prefixes the form's fields, and what the form already asks for elsewhere.
 STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "params": (cfg.GsalParams, ()),
@@ -73,15 +75,19 @@ def settings(stage: str) -> list[Setting]:
             if plain:
                 key = f"{stage}__{field.name}"
                 choices = CHOICES.get(field.name, ())
-                out.append(Setting(key, field.name, plain[0], field.default, choices))
+                default = None if key in FOLLOWS else field.default
+                out.append(Setting(key, field.name, plain[0], default, choices))
     return out
 
 
 def config_of(stage: str, values: Mapping[str, Any]) -> Any:
     """The dataclass of a stage from a form's values; what was left out or empty keeps its default."""
-    kind, _ = STAGES[stage]
-    given = {s.name: s.kind(values[s.key]) for s in settings(stage) if values.get(s.key) not in (None, "")}
-    return cfg.from_dict(kind, given)
+    return cfg.from_dict(STAGES[stage][0], named(stage, values))
+
+
+def named(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a stage that a form's values hold; an empty one is not named."""
+    return {s.name: s.kind(values[s.key]) for s in settings(stage) if values.get(s.key) not in (None, "")}
 
 
 def detections_fields(dataset: fo.Dataset) -> list[str]:
@@ -101,18 +107,24 @@ def last(dataset: fo.Dataset) -> dict[str, Any]:
         return {}
     record = runs.load(dataset).config
     concepts = record.concepts if Path(record.concepts).is_file() else str(Path(record.run_dir) / "concepts.yaml")
-    return {"concepts": concepts, "label_field": record.label_field, "assign": record.assign}
+    return {"concepts": concepts, "label_field": record.label_field, "assign": record.config["concepts"]["assign"]}
+
+
+def own_params(dataset: fo.Dataset) -> dict[str, Any]:
+    """The constants of the latest scoring as form values: what a selection keeps where nothing is changed."""
+    return {f"params__{k}": v for k, v in runs.load(dataset).config.params.items()} if runs.score_keys(dataset) else {}
 
 
 def score_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of ``score_events`` from a form's values; raises ValueError for a value that cannot be used."""
     base, concepts = cfg.ScoreConfig(), str(values.get("concepts") or "").strip()
     text = {k: v for k in TEXTS if (v := str(values.get(k) or "").strip())}
+    config_of("params", values)  # refused here, not after the work
     return {
         "concepts": graphs().get(concepts, concepts),
         "label_field": values.get("label_field") or DEFAULTS["label_field"],
         "processes": int(values.get("processes") or DEFAULTS["processes"]),
-        "params": config_of("params", values),
+        "params": named("params", values),
         "train": config_of("train", values),
         "config": dataclasses.replace(
             base, **{stage: config_of(stage, values) for stage in ("detector", "diffusion", "concepts")}

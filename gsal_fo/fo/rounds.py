@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def select(
     *,
     label_field: str | None = None,
     run_key: str | None = None,
-    params: cfg.GsalParams | None = None,
+    params: cfg.GsalParams | Mapping[str, Any] | None = None,
     on_event: progress.OnEvent | None = None,
 ) -> fo.DatasetView:
     """Pick, tag and record the next batch to label; no model is run.
@@ -40,7 +40,7 @@ def select(
         budget: how many.
         label_field: where labels are looked for; None is the scoring's own.
         run_key: which scoring; None is the latest.
-        params: constants of the ranking; None is the scoring's own.
+        params: constants of the ranking; a mapping names those that differ from the scoring's own, None names none.
         on_event: receives notes; None drops them.
 
     Returns:
@@ -60,7 +60,7 @@ def select(
     record = info.config
     label_field = label_field or record.label_field
     pool.check_detections(dataset, label_field, what="label field")
-    params = params or cfg.from_dict(cfg.GsalParams, record.params)
+    params = cfg.with_named(cfg.from_dict(cfg.GsalParams, record.params), params)
     with folders.lock(folders.runs_of(dataset.slug), wait=True):  # two selections at once must not share a round
         return _select(dataset, samples, budget, info, label_field, params, on_event or (lambda event: None))
 

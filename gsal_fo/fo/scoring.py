@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def score_events(
     pretrained: str | None = None,
     assign: str | None = None,
     encoder: str | None = None,
-    params: cfg.GsalParams | None = None,
+    params: cfg.GsalParams | Mapping[str, Any] | None = None,
     config: cfg.ScoreConfig | None = None,
     train: cfg.TrainConfig | None = None,
     run_dir: str | Path | None = None,
@@ -69,8 +70,9 @@ def score_events(
         detector: a checkpoint folder, or "grid" for windows without a detector; None trains one on the labeled images,
             or, where there are none, is a cold start on windows.
         diffusion, clip, pretrained, assign, encoder: the models by name; None keeps what ``config`` says, by default
-            the embedded ones and assignment by CLIP.
-        params: constants of the ranking, changed later without a new scoring.
+            the embedded ones, and assignment by CLIP or prototypes as the labeled crops speak for ("auto").
+        params: constants of the ranking, changed later without a new scoring; a mapping names those that differ from
+            ``config.default_params``, None names none.
         config: every constant of the workers; the arguments above override it.
         train: constants of the detector training.
         run_dir: where the run's files go, by default ``$GSAL_HOME/runs/<dataset>/<run key>``.
@@ -84,7 +86,7 @@ def score_events(
     """
     if processes < 1:
         raise ValueError(f"processes must be at least 1; got {processes}")
-    params = params or cfg.GsalParams()
+    cfg.with_named(cfg.GsalParams(), params)  # refused here, not after the work
     graph = ConceptGraph.load(concepts)
     dataset = pool.check_samples(samples)
     fields.refuse_clash(dataset, runs.owned_fields(dataset))
@@ -99,10 +101,10 @@ def score_events(
         config or cfg.ScoreConfig(), diffusion, clip=clip, pretrained=pretrained, assign=assign, encoder=encoder
     )
     boxes = sum(len(names) for names in found.labeled.labels or [])
-    if wanted.concepts.assign != "clip" and not boxes:
+    if wanted.concepts.assign in ("prototypes", "detector") and not boxes:
         raise ValueError(
             f'assign="{wanted.concepts.assign}" knows only concepts that have labels, and "{label_field}" holds no box '
-            f'yet; use assign="clip"'
+            f'yet; use assign="auto" or "clip"'
         )
     wanted, trains = _with_detector(wanted, detector, proposals, boxes)
     if trains:
@@ -140,7 +142,7 @@ class Plan:
     graph: ConceptGraph
     pool: pool.Pool
     config: cfg.ScoreConfig
-    params: cfg.GsalParams
+    params: cfg.GsalParams | Mapping[str, Any] | None
     train: cfg.TrainConfig | None
     label_field: str
     labeled_tag: str | None
@@ -231,6 +233,16 @@ def _prepare(plan: Plan, folder: Path, key: str, concepts: Path, cache: str | No
     return config
 
 
+def _params(named: cfg.GsalParams | Mapping[str, Any] | None, assign: str) -> tuple[cfg.GsalParams, list[str]]:
+    """The constants in force, and a note where one is not the paper's and nobody named it."""
+    params = cfg.with_named(cfg.default_params(assign), named)
+    if isinstance(named, cfg.GsalParams) or "rarity" in (named or {}) or params.rarity == cfg.GsalParams().rarity:
+        return params, []
+    return params, [
+        f"rarity by the {params.rarity} rule, which finds more with {assign}; the paper's is rarity={cfg.RARITY[0]}"
+    ]
+
+
 def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str) -> progress.Events:
     """Rank what the worker left, write it into the dataset and register the run."""
     table = load_pool(folder)
@@ -238,8 +250,12 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
         plan.dataset, plan.pool.labeled.ids, plan.label_field, plan.graph, folder, lambda: table
     )
     yield from ({"event": "note", "message": text} for text in notes)
-    ranking = rank(table, plan.graph, counts, plan.params)
     result = shards.read_json(folder / "result.json")
+    choice = result.get("choice")
+    assign = choice["assign"] if choice else config.concepts.assign
+    params, chosen = _params(plan.params, assign)
+    yield from ({"event": "note", "message": text} for text in chosen)
+    ranking = rank(table, plan.graph, counts, params)
     record = runs.GSALScoreRunConfig(
         fields=list(fields.SCORE_FIELDS),
         complete=False,
@@ -249,8 +265,8 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
         labeled_scope="dataset" if plan.pool.whole else "run",
         concepts=concepts,
         graph=json.dumps(plan.graph.to_dict()),
-        params=cfg.to_dict(plan.params),
-        params_digest=cfg.digest(plan.params),
+        params=cfg.to_dict(params),
+        params_digest=cfg.digest(params),
         config=cfg.to_dict(config),
         train=cfg.to_dict(plan.train) if plan.train else None,
         identity=plan.identity,
@@ -260,7 +276,8 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
             "graph": cfg.digest(plan.graph.to_dict()),
             **{f"{name}_model": mark for name, mark in result["models"].items()},
         },
-        assign=config.concepts.assign,
+        assign=assign,
+        assign_choice=choice,
         diffusion=result["diffusion"],
         seconds=result["timings"],
         counts={
@@ -270,7 +287,7 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
             "failed": len(table.failed),
             "proposals": len(table.boxes),
         },
-        notes=[*plan.pool.notes, *notes],
+        notes=[*plan.pool.notes, *([choice["why"]] if choice else []), *notes, *chosen],
         gsal_fo_version=gsal_fo.__version__,
         **writing.facts_of(ranking),
     )

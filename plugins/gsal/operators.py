@@ -18,6 +18,7 @@ STAGES = {
     "train": "training the detector",
     "detect": "finding proposals",
     "difficulty": "measuring difficulty",
+    "trial": "trying CLIP on the labeled crops",
     "concepts": "looking at the crops",
     "assign": "assigning concepts",
     "write": "writing fields",
@@ -72,13 +73,23 @@ class Score(foo.Operator):
         )
         form.enum(
             "assign",
-            ["clip", "prototypes", "detector"],
+            list(forms.cfg.ASSIGN),
             label="Concepts assigned by",
-            description="prototypes and detector know only concepts that have labels",
+            description="auto: CLIP or prototypes, as the labeled crops speak for; "
+            "prototypes and detector know only concepts that have labels",
             default=last.get("assign", forms.DEFAULTS["assign"]),
         )
         form.str("diffusion", label="Diffusion model", description="embedded, or a folder", default="embedded")
         form.str("clip", label="CLIP model", description="embedded, an open_clip name, or a folder", default="embedded")
+        form.str(
+            "pretrained", label="CLIP weights", description="open_clip's tag or a checkpoint file; empty: a folder's"
+        )
+        form.str(
+            "encoder", label="Encoder of prototypes", description="Embeds crops; empty: the CLIP model's image tower"
+        )
+        form.str(
+            "labeled_tag", label="Tag of labeled images", description="Empty: those with a value in the label field"
+        )
         _constants(ctx, form, "params", "detector", "diffusion", "concepts", "train")
         _warn(form, forms.score_problem(samples, {**last, **ctx.params}))
         return types.Property(form, view=types.View(label="Score the unlabeled images"))
@@ -127,13 +138,13 @@ class Select(foo.Operator):
         samples = ctx.target_view()
         budget = forms.default_budget(samples)
         form.int("budget", label="Images to label", default=budget, min=1)
-        _constants(ctx, form, "params")
+        _constants(ctx, form, "params", known=forms.own_params(ctx.dataset))
         _warn(form, forms.select_problem(samples, {"budget": budget, **ctx.params}))
         return types.Property(form, view=types.View(label="Select a batch to label"))
 
     def execute(self, ctx):
         def run():
-            params = forms.config_of("params", ctx.params) if ctx.params.get("advanced") else None
+            params = forms.named("params", ctx.params) if ctx.params.get("advanced") else None
             budget = ctx.params.get("budget", forms.DEFAULTS["budget"])
             batch = gfo.select(ctx.target_view(), budget, params=params)
             gfo.setup_views(ctx.dataset)
@@ -298,8 +309,8 @@ class Visualize(foo.Operator):
 OPERATORS = (Score, Select, Export, Ingest, SetupViews, Visualize)
 
 
-def _constants(ctx, form, *stages):
-    """Every constant of these stages, behind a switch."""
+def _constants(ctx, form, *stages, known=None):
+    """Every constant of these stages, behind a switch; ``known`` values go before the defaults."""
     form.bool("advanced", label="Show every constant", default=False, view=types.SwitchView())
     if not ctx.params.get("advanced"):
         return
@@ -307,8 +318,9 @@ def _constants(ctx, form, *stages):
         form.view(f"{stage}__title", types.Header(label=TITLES[stage], divider=True))
         for s in forms.settings(stage):
             what = {"label": s.name, "required": False}
-            if s.default is not None:
-                what["default"] = s.default
+            default = (known or {}).get(s.key, s.default)
+            if default is not None:
+                what["default"] = default
             if s.choices:
                 form.enum(s.key, list(s.choices), **what)
             else:

@@ -56,7 +56,7 @@ def assigned(run: Path) -> dict:
 
 def test_clip_assigns_the_pool_and_counts_labels_that_the_graph_lacks_by_their_looks(tmp_path: Path):
     run = write_run(tmp_path)
-    facts = assign_run(run, graph(), ConceptConfig(), classes=[], encode_text=encode, scale=100)
+    facts = assign_run(run, graph(), ConceptConfig(assign="clip"), classes=[], encode_text=encode, scale=100)
     got = assigned(run)
     assert set(got) == {"p0", "p1", "p2"}
     assert got["p0"]["fine"].tolist() == [0, 2] and got["p1"]["fine"].tolist() == [1]
@@ -87,7 +87,7 @@ def test_the_detectors_posterior_assigns_and_an_image_without_one_is_unmatched(t
 def test_assigning_again_replaces_what_was_there(tmp_path: Path):
     run = write_run(tmp_path)
     assign_run(run, graph(), ConceptConfig(assign="prototypes"), classes=[])
-    assign_run(run, graph(), ConceptConfig(), classes=[], encode_text=encode, scale=100)
+    assign_run(run, graph(), ConceptConfig(assign="clip"), classes=[], encode_text=encode, scale=100)
     assert len(shards.parts(run, "assignment")) == 1 and assigned(run)["p0"]["fine"].tolist() == [0, 2]
 
 

@@ -40,7 +40,7 @@ def test_the_defaults_are_the_methods():
     assert (p.alpha, p.beta, p.gamma, p.delta, p.eta, p.lam, p.p, p.quantile) == (0.5, 0.5, 0.5, 0.5, 0.5, 1, 3, 0.2)
     assert (p.rarity, p.levels, p.abstract, p.image_rarity, p.batch) == ("quantile", "FCA", "sum", "mean", "static")
     assert (c.DiffusionConfig().draws, c.DiffusionConfig().noise, c.DetectorConfig().max_proposals) == (4, "shared", 10)
-    assert (c.ConceptConfig().assign, c.ConceptConfig().pad) == ("clip", 0.2)
+    assert (c.ConceptConfig().assign, c.ConceptConfig().pad) == ("auto", 0.2)
 
 
 @given(st.sampled_from(dataclasses.fields(c.DiffusionConfig)))

@@ -23,13 +23,16 @@ def images():
     return [torch.rand(3, 96, 128), torch.rand(3, 96, 128)]
 
 
-@pytest.mark.parametrize(("arch", "size"), [("small", 96), ("mobilenet_v3_320", 96), ("r50_fpn", 64)])
+@pytest.mark.parametrize(
+    ("arch", "size"), [("small", 96), ("mobilenet_v3_320", 96), ("r50_fpn", 64), ("r50_fpn_v2", 64)]
+)
 def test_detections_equal_torchvisions_own_post_processing(arch, size, images):
     torch.manual_seed(0)
     model = D.build(arch, classes=3, backbone="none", size=size).eval()
     model.roi_heads.score_thresh, model.roi_heads.nms_thresh = LOOSE.score_floor, LOOSE.nms_iou
     model.roi_heads.detections_per_img = LOOSE.max_proposals
     model.rpn.score_thresh = 0.0
+    model.rpn._post_nms_top_n = {"training": 60, "testing": 60}  # v2's box head is slow on a CPU
     with torch.inference_mode():
         theirs, ours = model(images), D.propose(model, images, LOOSE)
     for want, got in zip(theirs, ours, strict=True):
@@ -41,6 +44,49 @@ def test_detections_equal_torchvisions_own_post_processing(arch, size, images):
         # The posterior row is the one that the score was read from, and it is a distribution.
         torch.testing.assert_close(got["posterior"].gather(1, got["labels"][:, None])[:, 0], got["scores"])
         torch.testing.assert_close(got["posterior"].sum(1), torch.ones(len(got["scores"])))
+
+
+def test_objectness_proposals_are_torchvisions_rpn_boxes_refined_and_thinned_out(images):
+    """Against the network's own forward: its RPN's boxes in its order, each refined by its own box head."""
+    torch.manual_seed(0)
+    model = D.build("small", classes=3, backbone="none", size=64).eval()
+    config = DetectorConfig(proposals="objectness", score_floor=0.0, nms_iou=1.0, max_proposals=10_000)
+    with torch.inference_mode():
+        ours = D.propose(model, images, config)
+        batch, _ = model.transform(images)
+        features = model.backbone(batch.tensors)
+        boxes, _ = model.rpn(batch, features)
+        heads = model.roi_heads
+        logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, boxes, batch.image_sizes)))
+    start = 0
+    for own, size, got in zip(boxes, batch.image_sizes, ours, strict=True):
+        p, shift = logits[start : start + len(own)].softmax(1), deltas[start : start + len(own)]
+        start += len(own)
+        expected = []
+        for row, box in enumerate(own):  # Girshick 2015: centers move by a share of the box, sizes by an exponent
+            best = int(p[row, 1:].argmax()) + 1
+            dx, dy, dw, dh = (shift[row, 4 * best : 4 * best + 4] / torch.tensor([10.0, 10.0, 5.0, 5.0])).tolist()
+            (x1, y1, x2, y2) = box.tolist()
+            w, h = x2 - x1, y2 - y1
+            cx, cy = x1 + w / 2 + dx * w, y1 + h / 2 + dy * h
+            w, h = w * np.exp(min(dw, np.log(1000 / 16))), h * np.exp(min(dh, np.log(1000 / 16)))
+            x = np.clip([cx - w / 2, cx + w / 2], 0, size[1]) / size[1]
+            y = np.clip([cy - h / 2, cy + h / 2], 0, size[0]) / size[0]
+            if (x[1] - x[0]) * size[1] >= 1 and (y[1] - y[0]) * size[0] >= 1:
+                expected.append([x[0], y[0], x[1], y[1]])
+        assert len(expected) > 20 and (got["scores"].diff() <= 0).all()
+        np.testing.assert_allclose(np.sort(got["boxes"].numpy(), 0), np.sort(np.array(expected), 0), atol=2e-5)
+
+
+def test_the_papers_recipe_is_the_large_detectors_default():
+    """METHOD.md section 8: short side 600, SGD 0.02 with momentum 0.9 at batch 16; smaller batches in proportion."""
+    model = D.build("r50_fpn", classes=1, backbone="none", size=None)
+    assert model.transform.min_size == (600,)
+    for batch, rate in ((16, 0.02), (4, 0.005)):
+        config = TrainConfig(arch="r50_fpn", backbone="none", batch_size=batch)
+        optimizer = D.DetectorTrainer(model, config).configure_optimizers()["optimizer"]
+        group = optimizer.param_groups[0]
+        assert type(optimizer) is torch.optim.SGD and (group["initial_lr"], group["momentum"]) == (rate, 0.9)
 
 
 def test_objectness_proposals_are_best_first_and_apart(images):

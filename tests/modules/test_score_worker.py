@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gsal_fo import shards
 from gsal_fo.config import ConceptConfig, DiffusionConfig
-from tests.modules.helpers import command, environment, run_worker, write_ddpm, write_images, write_run
+from tests.modules.helpers import BOXES, command, environment, run_worker, write_ddpm, write_images, write_run
 
 STAGES = ("proposals", "difficulty", "concepts", "assignment")
 
@@ -247,3 +248,39 @@ def test_detector_assignment_without_a_detector_is_refused(images, model, tmp_pa
     write_run(tmp_path / "run", images[:8], model=model, concepts=ConceptConfig(assign="detector"))
     done = run_worker(tmp_path / "run")
     assert done.returncode == 1 and "needs a trained detector" in json.loads(done.stdout.splitlines()[-1])["message"]
+
+
+def test_auto_takes_what_the_labeled_crops_speak_for_and_says_so(images, model, tmp_path):
+    """The worker's trial is the same as one made here by hand, and the concepts are the chosen method's."""
+    from gsal_fo.choosing import choose
+    from gsal_fo.concepts import ConceptGraph
+    from gsal_fo.similarity import background_embeddings, text_embeddings
+    from lightning_modules.data import crops, read_image, to_float
+    from lightning_modules.nets import load_clip, load_encoder
+
+    encoder = "mobilenet_v2:none"
+    config = write_run(tmp_path / "run", images[:14], model=model, labeled=10, concepts=ConceptConfig(encoder=encoder))
+    done = run_worker(tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    choice = json.loads((tmp_path / "run" / "result.json").read_text())["choice"]
+
+    graph, clip = ConceptGraph.load(config.graph), load_clip("embedded")
+    seen: dict[str, dict[str, np.ndarray]] = {"clip": {}, "encoder": {}}
+    with torch.inference_mode():
+        for name, net in (("clip", clip), ("encoder", load_encoder(encoder))):
+            for i in range(10):
+                cut = crops(read_image(images[i])[0], np.array([BOXES[i % 2]]), pad=0.2, size=net.input_size)
+                seen[name][f"img{i:04d}"] = net.embed(to_float(cut)).numpy().astype(np.float16).astype(np.float32)
+        text, background = text_embeddings(graph, clip.encode_text), background_embeddings(graph, clip.encode_text)
+    labels = {f"img{i:04d}": [("bar", "disk")[i % 2]] for i in range(10)}
+    expected = choose(graph, labels, seen["clip"], seen["encoder"], text, background)
+    assert choice == expected.to_dict() and expected.trial.crops == 10
+    notes = [json.loads(s)["message"] for s in done.stdout.splitlines() if json.loads(s)["event"] == "note"]
+    assert notes == [expected.why]
+    assert json.loads((tmp_path / "run" / "assigned.json").read_text())["assign"] == expected.assign
+
+    write_run(tmp_path / "cold", images[:4], model=model, labeled=0, concepts=ConceptConfig())
+    done = run_worker(tmp_path / "cold")
+    assert done.returncode == 0, done.stdout + done.stderr
+    choice = json.loads((tmp_path / "cold" / "result.json").read_text())["choice"]
+    assert (choice["assign"], choice["trial"]) == ("clip", None)

@@ -100,6 +100,8 @@ def main():
     )
     shards.write_json({"assign": config["config"]["concepts"]["assign"], "unknown": unknown}, run / "assigned.json")
     facts = {"timings": {"detect": 0.1}, "diffusion": {"digest": "tiny", "space": "none"}, "classes": []}
+    if config["config"]["concepts"]["assign"] == "auto":
+        facts["choice"] = {"assign": "clip", "why": "concepts by CLIP: it is tiny", "trial": None}
     facts["models"] = {"detector": "none", "diffusion": "tiny", "encoder": "tiny"}
     shards.write_json(facts, run / "result.json")
     say(event="done")
