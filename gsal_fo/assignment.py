@@ -88,7 +88,7 @@ def assign_run(
             return assign_detector(row["posterior"].reshape(count, -1), classes, graph.fine, config.floor)
     elif config.assign == "prototypes":
         stage = "concepts"
-        prototypes = _prototypes(run, graph, labels)
+        prototypes = labeled_prototypes(run, graph, labels)
         facts["prototypes"] = {graph.fine[f]: int(n) for f, n in zip(prototypes.fine, prototypes.counts, strict=True)}
         facts["limit"] = prototypes.limit if np.isfinite(prototypes.limit) else None
 
@@ -149,7 +149,9 @@ def _unmatched(count: int) -> Assignment:
     return Assignment(np.full(count, UNMATCHED, np.int16), nan, nan)
 
 
-def _prototypes(run: Path, graph: ConceptGraph, labels: dict[str, list[str]]) -> Prototypes:
+def labeled_prototypes(run: Path, graph: ConceptGraph, labels: dict[str, list[str]]) -> Prototypes:
+    """Prototypes of a run's labeled crops; ``labels``: labeled image -> one name per box."""
+    """Prototypes of a run's labeled crops; ``labels``: labeled image -> one name per box."""
     vectors: list[np.ndarray] = []
     names: list[str] = []
     for row in shards.iter_rows(run, "concepts"):

@@ -1,14 +1,19 @@
-"""Building a concept graph file: labels to a draft, by CLIP in a worker or by a language model, to checked YAML."""
+"""Building a concept graph file: labels to a draft, by CLIP in a worker or by a language model, and candidates of a
+pool, to checked YAML."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gsal_fo import embedding, graph_draft, graph_file, graph_llm
+import numpy as np
+
+from gsal_fo import candidates_page, embedding, graph_candidates, graph_draft, graph_file, graph_llm, shards
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.graph_words import Vocabulary
+from gsal_fo.graph_words import Vocabulary, spoken
 
 THIN_FILM = Path(__file__).parent / "graphs" / "thin_film.yaml"  # what the embedded CLIP was taught
+UNSORTED = "unsorted"  # the family of a candidate, until a person gives it one
 
 
 @dataclass
@@ -82,6 +87,95 @@ def from_labels(
     text = graph_file.render(draft.values, header=header, comments=draft.comments)
     written = graph_file.write(text, out, force=force)
     return Built(out, graph_file.check(text, out), written, notes)
+
+
+@dataclass
+class Proposed:
+    """What a pool showed: candidates, the page and sheet to look at, and the graph file where some were added."""
+
+    found: graph_candidates.Found
+    page: Path
+    sheet: Path
+    built: Built | None
+
+
+def from_pool(
+    run: Path,
+    page: Path,
+    *,
+    add: Sequence[str] = (),
+    out: Path | None = None,
+    base: Path | None = None,
+    force: bool = False,
+    most: int = 12,
+    clip: str = "embedded",
+    pretrained: str | None = None,
+    vocabulary: Path | None = None,
+    on_event: embedding.OnEvent | None = None,
+) -> Proposed:
+    """Cluster a scoring's unmatched crops into candidate concepts and show them; add some to a graph on request.
+
+    Args:
+        run: run folder of a scoring.
+        page: HTML file to write; the contact sheet stands beside it (.png).
+        add: candidates to add to the graph, each ``name`` or ``name=new name``; "all" adds all. Several with one new
+            name become one concept.
+        out: the graph file with them.
+        base: the graph file that they are added to; every line of it is kept. None is the run's own copy.
+        force: overwrite ``out``.
+        most: candidates at most.
+        clip, pretrained: the CLIP that names candidates, and embeds crops where the run has not.
+        vocabulary: the words for names.
+        on_event: receives the worker's events.
+
+    Raises:
+        ValueError: no run folder, an unknown candidate, or a file that cannot be used.
+    """
+    if bool(add) != (out is not None):
+        raise ValueError("candidates are added with both --add NAME and --out FILE (the new graph file)")
+    config = shards.read_json(run / "config.json")
+    if config.get("kind") != "score":
+        raise ValueError(f"{run} is no scoring; give the run folder of gsal score")
+    pad = float(config["config"]["concepts"]["pad"])
+    graph = ConceptGraph.load(run / "concepts.yaml")
+
+    def embed(texts: Sequence[str], crops: Sequence[tuple[str, Sequence[float]]]) -> tuple[np.ndarray, np.ndarray]:
+        return embedding.embed(texts, crops, clip=clip, pretrained=pretrained, pad=pad, on_event=on_event)
+
+    found = graph_candidates.find(run, graph, most=most, embed=lambda crops: embed([], crops)[1])
+    taught = _taught() if clip == "embedded" else ()
+    graph_candidates.name_them(found, graph, Vocabulary.load(vocabulary), embed, taught=taught)
+    sheet = page.with_suffix(".png")
+    candidates_page.write(found, page, sheet, graph=graph.name, run=str(run))
+    if out is None:
+        return Proposed(found, page, sheet, None)
+    source = base or run / "concepts.yaml"
+    nodes = _chosen(found, add, run.name)
+    taken = ConceptGraph.load(source).graph
+    if again := sorted(set(nodes) & set(taken)):
+        raise ValueError(f'"{again[0]}" is a name of the graph already; give another with --add NAME=NEW')
+    text = graph_file.append(source.read_text(encoding="utf-8"), nodes, source=str(source))
+    written = graph_file.write(text, out, force=force)
+    return Proposed(found, page, sheet, Built(out, graph_file.check(text, out), written, found.notes))
+
+
+def _chosen(found: graph_candidates.Found, add: Sequence[str], run: str) -> dict[str, tuple[dict[str, Any], str]]:
+    """Label -> (node, comment) of the candidates to add."""
+    by_name = {c.name: c for c in found.candidates}
+    wanted = list(by_name) if list(add) == ["all"] else list(add)
+    out: dict[str, tuple[dict[str, Any], str]] = {}
+    for item in wanted:
+        name, _, new = item.partition("=")
+        if name not in by_name:
+            raise ValueError(f'there is no candidate "{name}"; there are {", ".join(by_name) or "none"}')
+        label = graph_file.checked_labels([new or name], "--add")[0]
+        comment = (
+            f"Candidate concept {name} of {run}: {candidates_page.facts(by_name[name])}. Check name, family, prompts."
+        )
+        if label in out:
+            comment = f"{out[label][1]} {comment}"
+        out[label] = ({"coarse": UNSORTED, "abstract": [], "prompts": [spoken(label)]}, comment)
+    return out
 
 
 def _taught() -> list[str]:

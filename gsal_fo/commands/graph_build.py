@@ -1,4 +1,4 @@
-"""`gsal concepts build`: draft a concept graph file from labels, by CLIP or by a language model."""
+"""`gsal concepts build`: draft a concept graph file from labels, or show what a pool holds beyond them."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from gsal_fo.commands import Result
 
-TEXT = "Draft a graph file, which a person then edits: from label names by CLIP's texts, or by a language model."
+TEXT = "Draft a graph file, which a person then edits: of labels by CLIP's texts or a language model; or of a pool."
 
 
 def add(actions: Any, shared: argparse.ArgumentParser) -> None:
@@ -27,6 +27,18 @@ def add(actions: Any, shared: argparse.ArgumentParser) -> None:
     model.add_argument("--llm-model", metavar="NAME", help="the model's name there")
     model.add_argument("--llm-timeout", type=float, default=120.0, metavar="S", help="for one answer (default 120)")
     model.add_argument("--about", default="", metavar="TEXT", help="what the images show, for the language model")
+    found = sub.add_argument_group("candidates of a pool", "clusters of its crops that match no label of the graph")
+    found.add_argument(
+        "--run", dest="run_ref", metavar="RUN", help="scoring whose pool is searched: run key (with DATASET) or folder"
+    )
+    found.add_argument(
+        "--page", type=Path, default=Path("candidates.html"), help="default %(default)s, and .png beside"
+    )
+    found.add_argument("--candidates", type=int, default=12, metavar="N", help="at most (default %(default)s)")
+    found.add_argument(
+        "--add", action="append", default=[], metavar="NAME[=NEW]", help='add to --out; "all"; may be repeated'
+    )
+    found.add_argument("--graph", type=Path, metavar="FILE", help="graph to add to (default: the scoring's)")
     sub.set_defaults(run=build)
 
 
@@ -34,6 +46,8 @@ def build(args: argparse.Namespace) -> Result:
     from gsal_fo import graph_building, graph_file
     from gsal_fo.bars import Bars
 
+    if args.run_ref:
+        return _pool(args)
     if (args.dataset is None) == (args.labels is None):
         raise ValueError("give a dataset or --labels FILE, and not both")
     if args.out is None:
@@ -76,3 +90,50 @@ def build(args: argparse.Namespace) -> Result:
     data = {"out": str(args.out), "written": made.written, "notes": notes}
     data |= {level: getattr(made.graph, level) for level in ("fine", "coarse", "abstract")}
     return Result(data, f"{args.out}: {counts}{state}; read it, edit it, then `gsal concepts check {args.out}`")
+
+
+def _pool(args: argparse.Namespace) -> Result:
+    from gsal_fo import candidates_page, graph_building
+    from gsal_fo.bars import Bars
+
+    if args.labels or args.llm_url or args.llm_model:
+        raise ValueError("--run searches a pool and takes neither --labels nor a language model; leave them out")
+    run = Path(args.run_ref)
+    if args.dataset:
+        from gsal_fo.fo.concepts import run_folder
+        from gsal_fo.fo.console import open_samples
+
+        run = run_folder(open_samples(args.dataset), args.run_ref)
+    with Bars() as bars:
+        made = graph_building.from_pool(
+            run,
+            args.page,
+            add=args.add,
+            out=args.out,
+            base=args.graph,
+            force=args.force,
+            most=args.candidates,
+            clip=args.clip,
+            pretrained=args.pretrained,
+            vocabulary=args.vocabulary,
+            on_event=bars,
+        )
+        for text in made.found.notes:
+            bars.say(text)
+    found = made.found
+    lines = [f"{found.unmatched} crops match no concept, {found.sampled} clustered"]
+    lines += [f"  {c.name}: {candidates_page.facts(c)}" for c in found.candidates]
+    lines.append(f"look at {made.page} and {made.sheet}; then add with --add NAME --out FILE")
+    if made.built:
+        state = "" if made.built.written else " (unchanged)"
+        lines[-1] = f"{made.page} and {made.sheet}; {made.built.path} has {len(made.built.graph.fine)} labels{state}"
+    data = {
+        "page": str(made.page),
+        "sheet": str(made.sheet),
+        "unmatched": found.unmatched,
+        "clustered": found.sampled,
+        "candidates": [{"name": c.name, "crops": c.crops, "images": c.images, "why": c.why} for c in found.candidates],
+        "notes": found.notes,
+        "out": str(made.built.path) if made.built else None,
+    }
+    return Result(data, "\n".join(lines))

@@ -1,6 +1,7 @@
 """The FiftyOne side: datasets in, fields, tags and run records out. The only package that imports fiftyone."""
 
 from gsal_fo.fo import plugin, runs
+from gsal_fo.fo.concepts import build_concepts, propose_concepts
 from gsal_fo.fo.exporting import export
 from gsal_fo.fo.ingesting import IngestReport, ingest
 from gsal_fo.fo.rounds import select
@@ -11,12 +12,14 @@ from gsal_fo.fo.visualizing import visualize
 
 __all__ = [
     "IngestReport",
+    "build_concepts",
     "coverage",
     "export",
     "fit",
     "ingest",
     "node_view",
     "plugin",
+    "propose_concepts",
     "runs",
     "score",
     "score_events",

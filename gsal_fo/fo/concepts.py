@@ -1,9 +1,10 @@
 """Concept graphs from a dataset: of its labels, and of what its pool shows beyond them."""
 
+from pathlib import Path
 from typing import Any
 
-from gsal_fo import graph_file
-from gsal_fo.fo import pool
+from gsal_fo import graph_building, graph_file
+from gsal_fo.fo import pool, runs
 
 
 def label_names(samples: Any, label_field: str = "ground_truth") -> list[str]:
@@ -13,3 +14,35 @@ def label_names(samples: Any, label_field: str = "ground_truth") -> list[str]:
         raise ValueError(f'dataset "{dataset.name}" has no field "{label_field}"; name a Detections field')
     names = [n for n in samples.distinct(f"{label_field}.detections.label") if n is not None]
     return graph_file.checked_labels(names, f'field "{label_field}" of dataset "{dataset.name}"')
+
+
+def run_folder(samples: Any, run_key: str | None = None) -> Path:
+    """The run folder of a scoring (None: the latest); raises ValueError where there is none."""
+    record = runs.load(pool.check_samples(samples), run_key)
+    if not hasattr(record.config, "run_dir"):
+        raise ValueError(f'run "{run_key}" is no scoring; give the key of a scoring')
+    return Path(record.config.run_dir)
+
+
+def build_concepts(
+    samples: Any, out: str | Path, *, label_field: str = "ground_truth", **settings: Any
+) -> graph_building.Built:
+    """Draft a concept graph of a dataset's labels and write it to ``out`` (YAML); ``settings`` are those of
+    `gsal_fo.graph_building.from_labels`.
+
+    Raises:
+        ValueError: field, labels, settings or file cannot be used; nothing was written.
+    """
+    return graph_building.from_labels(label_names(samples, label_field), Path(out), **settings)
+
+
+def propose_concepts(
+    samples: Any, page: str | Path, *, run_key: str | None = None, **settings: Any
+) -> graph_building.Proposed:
+    """Show what a scored pool holds beyond the graph, and add candidates on request; ``settings`` are those of
+    `gsal_fo.graph_building.from_pool`.
+
+    Raises:
+        ValueError: no such scoring, or settings or files cannot be used.
+    """
+    return graph_building.from_pool(run_folder(samples, run_key), Path(page), **settings)
