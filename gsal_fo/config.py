@@ -232,9 +232,9 @@ class ScoreConfig:
 def default_params(assign: str) -> GsalParams:
     """The constants where the user names none: the paper's, and for ``assign="prototypes"`` the graded rule.
 
-    Prototypes leave unmatched what has no label yet. Under the quantile rule such a proposal's bonus of 1 is often less
-    than that of a concept with several rare attributes; under the graded rule it is among the largest. Measured on real
-    proposals by ``tests/bench/rules.py``.
+    With few labels the classes that have none or one decide the quantile rule's thresholds, and which images it picks
+    turns on a single label: on real proposals of steel it found 1 to 45 rare instances over twelve draws of labels, as
+    few as random in five of them, where the graded rule stayed above 35 in ten (``tests/bench/rules.py``).
     """
     return GsalParams(rarity="graded") if assign == "prototypes" else GsalParams()
 

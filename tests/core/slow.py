@@ -42,3 +42,85 @@ def scores(images: list[Image], *, alpha=0.5, beta=0.5, gamma=0.5, eta=0.5, lam=
         "value": u,
         "decisive": decisive,
     }
+
+
+def z_by_group(values: list[float], groups: list[int], shrink: float) -> list[float]:
+    """Section 4, ``normalize="concept"``: a group's mean and variance, shrunk toward the pool's by its size."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((v - mean) ** 2 for v in values) / len(values)
+    out = []
+    for v, group in zip(values, groups, strict=True):
+        m, s2 = mean, variance
+        if group >= 0:
+            own = [w for w, g in zip(values, groups, strict=True) if g == group]
+            m_g = math.fsum(own) / len(own)
+            s2_g = math.fsum((w - m_g) ** 2 for w in own) / len(own)
+            m = (len(own) * m_g + shrink * mean) / (len(own) + shrink)
+            s2 = (len(own) * s2_g + shrink * variance) / (len(own) + shrink)
+        std = math.sqrt(s2)
+        out.append(0.0 if std < 1e-12 else (v - m) / (std + 1e-8))
+    return out
+
+
+Nodes = dict[str, tuple[str, list[str]]]  # fine -> (family, attributes)
+
+
+def coverage(nodes: Nodes, labels: dict[str, int]) -> dict[str, int]:
+    """Section 1: every node's labeled instances."""
+    counts: dict[str, int] = {}
+    for fine, (family, attributes) in nodes.items():
+        for node in [fine, family, *attributes]:
+            counts[node] = counts.get(node, 0) + labels.get(fine, 0)
+    return counts
+
+
+def bonus(nodes: Nodes, labels: dict[str, int], *, rarity="quantile", q=0.2, delta=0.5) -> dict[str, float]:
+    """Eq. 4 with all levels, attributes summed."""
+    counts = coverage(nodes, labels)
+    levels = [list(nodes), [c for c, _ in nodes.values()], [a for _, own in nodes.values() for a in own]]
+
+    def weight(node: str) -> float:
+        level = next(names for names in levels if node in names)
+        values = sorted(counts[v] for v in set(level))
+        if rarity == "graded":
+            return 1.0 if values[-1] == 0 else 1 - counts[node] / values[-1]
+        return 1.0 if counts[node] <= values[int(q * (len(values) - 1))] else 0.0
+
+    return {
+        fine: weight(fine) + weight(family) + delta * sum(weight(a) for a in attributes)
+        for fine, (family, attributes) in nodes.items()
+    }
+
+
+def ddim(z: float, eps: float, t: int, steps: int, alpha_bar: list[float], model) -> float:
+    """Section 4: one number, noised to ``t`` and walked down to 0 (Song et al. 2021, Eq. 12 with sigma 0)."""
+    x = math.sqrt(alpha_bar[t]) * z + math.sqrt(1 - alpha_bar[t]) * eps
+    for i in range(steps):
+        now, after = round(t * (steps - i) / steps), round(t * (steps - i - 1) / steps)
+        x0 = model(x, now)
+        noise = (x - math.sqrt(alpha_bar[now]) * x0) / math.sqrt(1 - alpha_bar[now])
+        last = i == steps - 1
+        x = x0 if last else math.sqrt(alpha_bar[after]) * x0 + math.sqrt(1 - alpha_bar[after]) * noise
+    return x
+
+
+def region(cells: list[list[float]], box: list[float], how: str) -> float:
+    """Section 4, ``regions="maps"``: one map inside one box (x, y, w, h in shares), "mean" by covered area, "topk" the
+    top 5 % of the touched cells."""
+    rows, columns = len(cells), len(cells[0])
+    x, y, w, h = box
+    touched = []
+    for r in range(rows):
+        for c in range(columns):
+            across = min(x + w, (c + 1) / columns) - max(x, c / columns)
+            down = min(y + h, (r + 1) / rows) - max(y, r / rows)
+            if across > 1e-9 and down > 1e-9:
+                touched.append((cells[r][c], across * down))
+    if how == "mean":
+        return sum(v * a for v, a in touched) / sum(a for _, a in touched)
+    values = sorted((v for v, _ in touched), reverse=True)
+    return (
+        values[0]
+        if how == "max"
+        else sum(values[: max(1, round(0.05 * len(values)))]) / max(1, round(0.05 * len(values)))
+    )
