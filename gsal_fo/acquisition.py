@@ -196,7 +196,7 @@ def fused_score(hard: Difficulty, proposal_bonus: np.ndarray, params: GsalParams
 def _combine(hard: Difficulty, b: np.ndarray, params: GsalParams) -> tuple[np.ndarray, ...]:
     """Of the proposals in use, with bonus ``b``: u before clip and shift; Z(L), Z(S), Z(G) and A of all images."""
     n, starts = len(hard.image), hard.starts
-    gamma, lam, eta = _weights(params)
+    gamma, lam, eta = weights(params)
     raw = hard.proposal[hard.used] + gamma * z_score(b)
     local = z_score(_spread(power_mean(_shifted(raw), starts, params.p), hard.rows, n))
     if params.image_rarity == "max":
@@ -247,7 +247,7 @@ def best_first(score: np.ndarray, ids: Sequence[str] | np.ndarray | None = None)
     return order
 
 
-def _weights(params: GsalParams) -> tuple[float, float, float]:
+def weights(params: GsalParams) -> tuple[float, float, float]:
     """gamma, lambda and eta under the switches of METHOD.md section 5."""
     gamma, lam, eta = params.gamma, params.lam, params.eta
     if params.strategy in ("diffusion_only", "no_rarity"):

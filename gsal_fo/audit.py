@@ -14,7 +14,7 @@ import gsal_fo
 from gsal_fo import config as cfg
 from gsal_fo import ledger
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.ranking import Ranking, load_pool, pick, rank
+from gsal_fo.ranking import PoolTable, Ranking, load_pool, pick, rank
 
 SCORE_TOLERANCE = 1e-9  # of a recomputed score: other machines add in another order
 
@@ -120,14 +120,18 @@ def derive(run: Path, entry: Mapping[str, Any]) -> tuple[Ranking, list[int]]:
     Raises:
         ValueError: the entry does not fit the folder (ShardError where the folder itself is broken).
     """
-    table = load_pool(run)
+    ranking = ranking_of(load_pool(run), entry)
+    return ranking, pick(ranking, len(entry["picks"]))
+
+
+def ranking_of(table: PoolTable, entry: Mapping[str, Any]) -> Ranking:
+    """The ranking of an entry, from the statistics of its run; raises ValueError where they do not fit together."""
     bits = np.frombuffer(base64.b64decode(entry["pool"]), dtype=np.uint8)
     if len(bits) != -(-len(table.ids) // 8):
         raise ValueError(f"it speaks of another number of images than the {len(table.ids)} that are stored")
     keep = np.unpackbits(bits, count=len(table.ids)).astype(bool)
     graph = ConceptGraph.from_dict(entry["graph"], source="the ledger's graph")
-    ranking = rank(table, graph, entry["labels"], cfg.from_dict(cfg.GsalParams, entry["params"]), keep=keep)
-    return ranking, pick(ranking, len(entry["picks"]))
+    return rank(table, graph, entry["labels"], cfg.from_dict(cfg.GsalParams, entry["params"]), keep=keep)
 
 
 def _derived(run: Path, entry: Mapping[str, Any]) -> Iterator[str]:

@@ -92,7 +92,7 @@ class ShardError(ValueError):
 
 
 @contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """A temporary neighbour of ``path`` to write to, which then takes its name: readers see the whole file or none.
 
     Raises ShardError where the system refuses (full disk, no folder, no permission), leaving nothing half written."""
@@ -110,13 +110,13 @@ def _atomic(path: Path) -> Iterator[Path]:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write one Parquet file atomically."""
-    with _atomic(path) as temporary:
+    with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def write_json(value: Any, path: Path) -> None:
     """Write JSON atomically."""
-    with _atomic(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

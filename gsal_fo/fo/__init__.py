@@ -2,12 +2,13 @@
 
 from gsal_fo.fo import plugin, runs
 from gsal_fo.fo.concepts import build_concepts, propose_concepts
+from gsal_fo.fo.coverage import coverage, node_view
 from gsal_fo.fo.exporting import export
 from gsal_fo.fo.ingesting import IngestReport, ingest
 from gsal_fo.fo.rounds import select
 from gsal_fo.fo.scoring import score, score_events
 from gsal_fo.fo.training import fit, train
-from gsal_fo.fo.views import coverage, node_view, scoring_line, setup_views
+from gsal_fo.fo.views import scoring_line, setup_views
 from gsal_fo.fo.visualizing import visualize
 
 __all__ = [

@@ -79,7 +79,7 @@ def _select(
     for text in state.notes:
         tell({"event": "note", "message": text})
     keep = state.free & np.isin(state.table.ids, samples.values("id"))
-    ranking, rows, missing = _pick(dataset, state, keep, params, budget)
+    ranking, rows, missing = choose(dataset, state, keep, params, lambda r: _best(r, budget))
     for sample_id in missing:
         tell({"event": "failed", "id": sample_id, "reason": MISSING})
     number = _next_round(dataset)
@@ -139,32 +139,36 @@ def batch_view(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
 class State:
     """A scoring's stored statistics, and what has happened to its images since.
 
-    ``free`` (N,) bool: still in the dataset, unlabeled, in no round. ``counts``: labeled instances per fine node now.
+    ``free`` (N,) bool: still in the dataset, unlabeled, in no round; ``picked`` (N,) bool: in a round. ``counts``:
+    labeled instances per fine node now; ``labeled``: labeled images now.
     """
 
     graph: ConceptGraph
     table: rankings.PoolTable
     free: np.ndarray
+    picked: np.ndarray
     counts: dict[str, int]
+    labeled: int
     notes: list[str]
 
 
-def load_state(dataset: fo.Dataset, record: Any, label_field: str) -> State:
-    """Read a scoring's run folder and the dataset's labels of now.
+def load_state(dataset: fo.Dataset, record: Any, label_field: str, table: rankings.PoolTable | None = None) -> State:
+    """Read a scoring's run folder (or take its ``table``, if that is at hand) and the dataset's labels of now.
 
     Raises:
         ValueError: the run folder is gone or unusable.
     """
     folder = run_folder(record)
     graph = graph_of(record)
-    table = rankings.load_pool(folder)
+    table = table or rankings.load_pool(folder)
     present = dataset.values("id")
     labeled = labeled_ids(dataset, record, label_field, present)
     counts, notes = count(dataset, record, label_field, labeled, lambda: table)
-    taken = set(labeled) | in_rounds(dataset)
-    here = set(present)
+    chosen, here = in_rounds(dataset), set(present)
+    taken = set(labeled) | chosen
     free = np.array([i in here and i not in taken for i in table.ids], dtype=bool)
-    return State(graph, table, free, counts, notes)
+    picked = np.array([i in chosen for i in table.ids], dtype=bool)
+    return State(graph, table, free, picked, counts, len(labeled), notes)
 
 
 def labeled_ids(dataset: fo.Dataset, record: Any, label_field: str, present: list[str]) -> list[str]:
@@ -209,26 +213,35 @@ def in_rounds(dataset: fo.Dataset) -> set[str]:
     return set(dataset.exists("gsal_round").values("id"))
 
 
-def _pick(
-    dataset: fo.Dataset, state: State, keep: np.ndarray, params: cfg.GsalParams, budget: int
+def choose(
+    dataset: fo.Dataset,
+    state: State,
+    keep: np.ndarray,
+    params: cfg.GsalParams,
+    rows_of: Callable[[rankings.Ranking], list[int]],
 ) -> tuple[rankings.Ranking, list[int], list[str]]:
-    """Ranking, picked rows best first, and ids whose files have gone since the scoring: those are left out."""
+    """Ranking of the images ``keep``, the rows that ``rows_of`` picks of it, and ids whose files have gone since the
+    scoring: those are left out."""
     missing: list[str] = []
     keep = keep.copy()
     while True:
         ranking = rankings.rank(state.table, state.graph, state.counts, params, keep=keep)
-        if budget > (left := len(ranking.order)):
-            raise ValueError(
-                f"budget {budget} is above the {left} images that are scored, unlabeled, in no round yet and in the "
-                f"view; choose at most {left}" + ("" if left else ", or score more images")
-            )
-        rows = rankings.pick(ranking, budget)
+        rows = rows_of(ranking)
         files = pool.rows_of(dataset, [str(state.table.ids[r]) for r in rows], ["filepath"])
         gone = [r for r in rows if not Path(files[state.table.ids[r]][0]).exists()]
         if not gone:
             return ranking, rows, missing
         keep[gone] = False
         missing += [str(state.table.ids[r]) for r in gone]
+
+
+def _best(ranking: rankings.Ranking, budget: int) -> list[int]:
+    if budget > (left := len(ranking.order)):
+        raise ValueError(
+            f"budget {budget} is above the {left} images that are scored, unlabeled, in no round yet and in the "
+            f"view; choose at most {left}" + ("" if left else ", or score more images")
+        )
+    return rankings.pick(ranking, budget)
 
 
 def _next_round(dataset: fo.Dataset) -> int:

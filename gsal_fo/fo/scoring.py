@@ -13,7 +13,7 @@ import fiftyone as fo
 
 import gsal_fo
 from gsal_fo import config as cfg
-from gsal_fo import shards
+from gsal_fo import pool_cache, shards
 from gsal_fo.concepts import ConceptGraph
 from gsal_fo.fo import fields, folders, labels, pool, progress, runs, training, writing
 from gsal_fo.process import run_worker
@@ -245,7 +245,7 @@ def _params(named: cfg.GsalParams | Mapping[str, Any] | None, assign: str) -> tu
 
 def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str) -> progress.Events:
     """Rank what the worker left, write it into the dataset and register the run."""
-    table = load_pool(folder)
+    table = pool_cache.save(folder, load_pool(folder))
     counts, notes = labels.count(
         plan.dataset, plan.pool.labeled.ids, plan.label_field, plan.graph, folder, lambda: table
     )

@@ -5,7 +5,6 @@ from typing import Any
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from gsal_fo.config import GsalParams, from_dict
 from gsal_fo.fo import fields, pool, rounds, runs, sidebar, workspace
 
 TOP = 200  # images of the view "top of pool"
@@ -45,48 +44,6 @@ def setup_views(dataset: Any) -> list[str]:
             root.create_index(path)
     workspace.save(root)
     return _views(root, record)
-
-
-def node_view(dataset: fo.Dataset, node: str) -> fo.DatasetView:
-    """The images whose proposals look like a concept node, best first."""
-    return dataset.match(F("gsal_path").contains(node)).sort_by("gsal_score", reverse=True)
-
-
-def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]]:
-    """How much of each concept node has been labeled by now, rarest first within its level.
-
-    Returns:
-        One dict per node of the scoring's graph: ``node``, ``level``, ``labeled`` (instances now), ``threshold`` (tau
-        of its level), ``rare`` (labeled <= threshold), ``pool`` (images left in the pool that carry it), ``picked``
-        (images in rounds that carry it).
-
-    Raises:
-        ValueError: the dataset has not been scored, or the run folder is gone.
-    """
-    root = pool.check_samples(dataset)
-    record = runs.load(root, run_key).config
-    graph = rounds.graph_of(record)
-    rounds.run_folder(record)
-    labeled = rounds.labeled_ids(root, record, record.label_field, root.values("id"))
-    counts = graph.coverage(rounds.count(root, record, record.label_field, labeled)[0])
-    params = from_dict(GsalParams, record.params)
-    tau, rare = graph.thresholds(counts, params), graph.rare(counts, params)
-    in_pool = left(root, record.label_field).count_values("gsal_path")
-    picked = root.exists("gsal_round") if root.has_sample_field("gsal_round") else root.limit(0)
-    in_rounds = picked.count_values("gsal_path")
-    levels = {"fine": 0, "coarse": 1, "abstract": 2}
-    return [
-        {
-            "node": node,
-            "level": graph.level(node),
-            "labeled": int(counts[node]),
-            "threshold": int(tau[graph.level(node)]),
-            "rare": bool(rare[node]),
-            "pool": int(in_pool.get(node, 0)),
-            "picked": int(in_rounds.get(node, 0)),
-        }
-        for node in sorted(graph.graph, key=lambda v: (levels[graph.level(v)], counts[v], v))
-    ]
 
 
 HOW = {

@@ -1,0 +1,90 @@
+"""How much of each concept has been labeled, round by round, and the pool's images that carry one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import fiftyone as fo
+from fiftyone import ViewField as F
+
+from gsal_fo import preview
+from gsal_fo.config import GsalParams, from_dict
+from gsal_fo.fo import live, pool, runs
+
+LEVELS = ("fine", "coarse", "abstract")
+
+
+def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]]:
+    """How much of each concept node has been labeled by now, rarest first within its level.
+
+    Returns:
+        One dict per node of the scoring's graph: ``node``, ``level``, ``labeled`` (instances now), ``threshold`` (tau
+        of its level), ``rare`` (labeled <= threshold), ``pool`` (images left in the pool that carry it), ``picked``
+        (images in rounds that carry it).
+
+    Raises:
+        ValueError: the dataset has not been scored, or the run folder is gone.
+    """
+    now = live.of(dataset, run_key)
+    state = now.state
+    counts = state.graph.coverage(state.counts)
+    params = from_dict(GsalParams, now.record.params)
+    tau, rare = state.graph.thresholds(counts, params), state.graph.rare(counts, params)
+    in_pool = preview.carriers(state.table, state.graph, state.free)
+    in_rounds = preview.carriers(state.table, state.graph, state.picked)
+    level = state.graph.level
+    return [
+        {
+            "node": node,
+            "level": level(node),
+            "labeled": int(counts[node]),
+            "threshold": int(tau[level(node)]),
+            "rare": bool(rare[node]),
+            "pool": int(in_pool[node].sum()),
+            "picked": int(in_rounds[node].sum()),
+        }
+        for node in sorted(state.graph.graph, key=lambda v: (LEVELS.index(level(v)), counts[v], v))
+    ]
+
+
+def history(dataset: Any, *, run_key: str | None = None) -> list[tuple[str, Mapping[str, int]]]:
+    """Labeled instances per node when each round was selected, oldest first, and now.
+
+    Raises:
+        ValueError: the dataset has not been scored, or the run folder is gone.
+    """
+    root, now = pool.check_samples(dataset), live.of(dataset, run_key)
+    past = [runs.load(root, key).config for key in runs.select_keys(root)]
+    moments = [(f"round {c.round}", {k: int(n) for k, n in c.coverage}) for c in sorted(past, key=lambda c: c.round)]
+    return [*moments, ("now", now.state.graph.coverage(now.state.counts))]
+
+
+def node_view(dataset: Any, node: str, *, run_key: str | None = None, patches: bool = False) -> fo.DatasetView:
+    """The pool's images with a proposal that looks like a concept node, best first, or those proposals as patches.
+
+    Raises:
+        ValueError: the dataset has not been scored, the graph has no such node, or patches are asked of a scoring
+            whose proposals another one has replaced.
+    """
+    root, now = pool.check_samples(dataset), live.of(dataset, run_key)
+    if node not in now.state.graph.graph:
+        raise ValueError(f'the concept graph of {now.key} has no node "{node}"')
+    if runs.writer(root) != now.key:
+        if patches:
+            raise ValueError(
+                f"the proposals in the dataset are those of {runs.writer(root)}; choose that scoring to see patches"
+            )
+        carry = preview.carriers(now.state.table, now.state.graph, now.state.free)[node]
+        return root.select([str(i) for i in now.state.table.ids[carry]])
+    view = unlabeled(root, now.record).match(F("gsal_path").contains(node))
+    if not patches:
+        return view.sort_by("gsal_score", reverse=True)
+    return view.filter_labels("gsal_proposals", F("path").contains(node)).to_patches("gsal_proposals")
+
+
+def unlabeled(dataset: fo.Dataset, record: Any) -> fo.DatasetView:
+    """The images that no round has picked and nobody has labeled, scored or not; no list of ids is in the view."""
+    out: fo.DatasetView = dataset.view()
+    for name in ("gsal_round", record.label_field):
+        if dataset.has_sample_field(name):
+            out = out.exists(name, False)
+    return out.match_tags(record.labeled_tag, bool=False) if record.labeled_tag else out

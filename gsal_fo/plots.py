@@ -1,0 +1,224 @@
+"""The panels' plots as plain Plotly dictionaries, readable on the App's dark and light backgrounds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gsal_fo.concepts import ConceptGraph
+from gsal_fo.graph_page import COLUMN, TITLES, positions
+
+RARE, COMMON, QUIET = "#f08c5a", "#499cef", "rgba(140,140,150,0.35)"
+SETS = {"labeled": "#9aa0aa", "pool": "#499cef", "picks": "#f08c5a"}
+LINES = ("#f08c5a", "#499cef", "#6fbf73", "#c792ea", "#e5c453", "#4fc1c9", "#e57fa4", "#a1887f")
+ROW_PX = 30  # height that a node with its label needs
+SMALLEST, LARGEST = 10, 34  # pixels of a node
+FONT = {"size": 12, "color": "#9a9ca3"}  # reads on white as on the App's dark gray
+PLAIN = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": FONT}
+
+
+def concept_graph(graph: ConceptGraph, rows: Sequence[Mapping[str, Any]], chosen: str | None) -> list[dict[str, Any]]:
+    """The three-level graph: a node's area is its share of the pool's images, its color how much of it is labeled.
+
+    ``rows``: those of ``gsal_fo.fo.coverage``. Color runs within a level from none labeled to its most labeled node:
+    levels differ by their sums. Rare nodes have a ring and a bold name. The nodes' trace comes last.
+    """
+    place = positions(graph)
+    lines: dict[bool, tuple[list[float | None], list[float | None]]] = {False: ([], []), True: ([], [])}
+    for a, b in sorted(graph.graph.edges):
+        for axis, values in enumerate(lines[chosen in (a, b)]):
+            values += [place[a][axis], place[b][axis], None]
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": y,
+            "hoverinfo": "skip",
+            "line": {"color": COMMON if near else QUIET, "width": 2 if near else 1},
+        }
+        for near, (x, y) in lines.items()
+        if x
+    ]
+    top = max((r["pool"] for r in rows), default=0) or 1
+    most = {level: max(r["labeled"] for r in rows if r["level"] == level) or 1 for level in {r["level"] for r in rows}}
+    nodes = [r["node"] for r in rows]
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "name": "concepts",
+            "ids": nodes,
+            "x": [place[v][0] for v in nodes],
+            "y": [place[v][1] for v in nodes],
+            "text": [_name(r, r["node"] == chosen) for r in rows],
+            "textposition": ["middle left" if r["level"] == "coarse" else "middle right" for r in rows],
+            "textfont": {"color": [RARE if r["rare"] else "#b5b8bf" for r in rows], "size": 13},
+            "hovertext": [_hover(r) for r in rows],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+            "cliponaxis": False,
+            "marker": {
+                "size": [SMALLEST + (LARGEST - SMALLEST) * float(np.sqrt(r["pool"] / top)) for r in rows],
+                "color": [r["labeled"] / most[r["level"]] for r in rows],
+                "cmin": 0,
+                "cmax": 1,
+                "colorscale": [[0, "#3b2f4a"], [0.15, "#5b4b8a"], [0.5, "#3f87b5"], [1, "#7ee0a8"]],
+                "opacity": 1,
+                "line": {
+                    "width": [4 if r["node"] == chosen else 3 if r["rare"] else 1 for r in rows],
+                    "color": ["#ffffff" if r["node"] == chosen else RARE if r["rare"] else "#8d9099" for r in rows],
+                },
+            },
+        }
+    )
+    return traces
+
+
+def graph_layout(graph: ConceptGraph) -> dict[str, Any]:
+    """Layout for ``concept_graph``; positions depend on the graph alone, so nothing moves from round to round."""
+    deepest = max(y for _, y in positions(graph).values())
+    titles = [
+        {
+            "x": x,
+            "y": -0.9,
+            "text": f"<b>{TITLES[level]}</b>",
+            "showarrow": False,
+            "xanchor": {"coarse": "right", "fine": "left", "abstract": "left"}[level],
+        }
+        for level, x in COLUMN.items()
+        if level != "abstract" or graph.abstract
+    ]
+    return {
+        **PLAIN,
+        "height": f"{int(90 + ROW_PX * (deepest + 1.5))}px",
+        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+        "showlegend": False,
+        "hovermode": "closest",
+        "annotations": titles,
+        "xaxis": {"visible": False, "range": [-0.75, 2.75], "fixedrange": True},
+        "yaxis": {"visible": False, "range": [deepest + 0.8, -1.4], "fixedrange": True},
+        "uirevision": "graph",
+    }
+
+
+def rounds(history: Sequence[tuple[str, Mapping[str, int]]], nodes: Sequence[str]) -> list[dict[str, Any]]:
+    """Labeled instances of ``nodes`` over the rounds: ``history`` is (name of the moment, counts) in order."""
+    moments = [name for name, _ in history]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": node,
+            "x": moments,
+            "y": [counts.get(node) for _, counts in history],
+            "line": {"color": LINES[i % len(LINES)], "width": 2},
+            "hovertemplate": "%{y} labeled<extra>%{fullData.name}</extra>",
+        }
+        for i, node in enumerate(nodes)
+    ]
+
+
+def rounds_layout() -> dict[str, Any]:
+    """Layout for ``rounds``."""
+    grid = {"gridcolor": "rgba(140,140,150,0.2)", "zeroline": False}
+    return {
+        **PLAIN,
+        "height": "260px",
+        "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
+        "legend": {"orientation": "v"},
+        "xaxis": {**grid, "type": "category"},
+        "yaxis": {**grid, "title": {"text": "labeled instances"}, "rangemode": "tozero"},
+    }
+
+
+def shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Bars of ``preview.mix``: what share of the boxes each concept has among the labeled, the pool and the picks."""
+    names = [r["node"] for r in rows]
+    return [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": name,
+            "y": names,
+            "x": [r[name] for r in rows],
+            "marker": {"color": color},
+            "hovertemplate": "%{x:.0%} of the boxes<extra>" + name + "</extra>",
+        }
+        for name, color in reversed(SETS.items())  # Plotly stacks groups from below
+    ]
+
+
+def shares_layout(count: int) -> dict[str, Any]:
+    """Layout for ``shares`` of ``count`` concepts."""
+    return {
+        **PLAIN,
+        "height": f"{90 + 40 * max(count, 1)}px",
+        "margin": {"l": 10, "r": 20, "t": 10, "b": 30},
+        "barmode": "group",
+        "bargap": 0.3,
+        "xaxis": {"tickformat": ".0%", "gridcolor": "rgba(140,140,150,0.2)", "rangemode": "tozero"},
+        "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "reversed"},
+    }
+
+
+def _name(row: Mapping[str, Any], chosen: bool) -> str:
+    text = f"{_plain(row['node'])}  {row['labeled']}"
+    return f"<b>{text}</b>" if row["rare"] or chosen else text
+
+
+def _hover(row: Mapping[str, Any]) -> str:
+    rare = f"rare: at or below {row['threshold']}" if row["rare"] else f"not rare: above {row['threshold']}"
+    return (
+        f"<b>{_plain(row['node'])}</b> ({row['level']})<br>{row['labeled']} labeled instances, {rare}"
+        f"<br>{row['pool']} images of the pool look like it, {row['picked']} picked"
+    )
+
+
+def _plain(text: str) -> str:
+    """A label as text: Plotly reads tags in it."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def waterfall(terms: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    """A score as it adds up from ``terms.terms``: right is harder or rarer than the pool's mean."""
+    total = sum(value for _, value in terms)
+    names, values = [name for name, _ in terms], [value for _, value in terms]
+    return [
+        {
+            "type": "waterfall",
+            "orientation": "h",
+            "y": [*names, "<b>score</b>"],
+            "x": [*values, total],
+            "measure": ["relative"] * len(terms) + ["total"],
+            "text": [f"{v:+.2f}" for v in (*values, total)],
+            "textposition": "outside",
+            "cliponaxis": False,
+            "connector": {"line": {"color": QUIET}},
+            "increasing": {"marker": {"color": RARE}},
+            "decreasing": {"marker": {"color": COMMON}},
+            "totals": {"marker": {"color": "#9aa0aa"}},
+            "hoverinfo": "skip",
+        }
+    ]
+
+
+def waterfall_layout(terms: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Layout for ``waterfall``: room for the numbers on both sides, and 0 always in sight."""
+    ends = np.cumsum([0.0, *(value for _, value in terms)])
+    low, high = float(ends.min()), float(ends.max())
+    room = 0.2 * max(high - low, 0.5)
+    return {
+        **PLAIN,
+        "height": f"{70 + 34 * (len(terms) + 1)}px",
+        "margin": {"l": 10, "r": 20, "t": 10, "b": 30},
+        "showlegend": False,
+        "xaxis": {
+            "range": [low - room, high + room],
+            "zeroline": True,
+            "zerolinecolor": "#9aa0aa",
+            "gridcolor": "rgba(140,140,150,0.2)",
+            "title": {"text": "standard deviations"},
+        },
+        "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
+    }

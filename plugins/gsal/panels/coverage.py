@@ -1,0 +1,147 @@
+"""Panel: the concept graph by coverage, and the pool's images that carry a node."""
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+import gsal_fo.fo as gfo
+from gsal_fo import plots
+from gsal_fo.fo import coverage, live, runs
+
+from .common import Doors, chosen_run, run_picker, said
+
+HELP = """Each dot is a concept: its **area** is the share of the pool's images that look like it, its **color** how
+much of it has been labeled (dark: nothing yet), the number beside it the labeled instances. An orange ring marks a
+**rare** concept: its count is at or below its level's threshold. Click a dot, or a row's button, and the grid shows
+exactly the pool's images that carry it, best first."""
+LINES = 8  # rarest labels in the plot of rounds
+EMPTY = """### Not scored yet
+**Score** ranks the unlabeled images by how hard and how rare they look. You need a concept graph (a shipped one, or a
+YAML file with your labels, their families and attributes), and unlabeled images in this dataset."""
+
+
+class ConceptCoverage(Doors, foo.Panel):
+    """Coverage per concept as a graph, a table and by round; a click sets the App's view."""
+
+    @property
+    def config(self):
+        return foo.PanelConfig(
+            name="gsal_concepts",
+            label="Concept coverage",
+            icon="account_tree",
+            help_markdown=HELP,
+            category=foo.Categories.CURATE,
+        )
+
+    def on_load(self, ctx):
+        self._read(ctx)
+
+    def on_change_dataset(self, ctx):
+        ctx.panel.state.node = None
+        self._read(ctx)
+
+    def refresh(self, ctx):
+        self._read(ctx)
+
+    def on_run(self, ctx):
+        """Another scoring was picked."""
+        ctx.panel.state.run = ctx.params.get("value")
+        ctx.panel.state.node = None
+        self._read(ctx)
+
+    @said
+    def on_node(self, ctx):
+        """A click on the graph; only nodes have an id."""
+        if node := ctx.params.get("id"):
+            self._show(ctx, node)
+
+    @said
+    def on_row(self, ctx):
+        """A click on a row's button: the event names the row's place only."""
+        rows = gfo.coverage(ctx.dataset, run_key=chosen_run(ctx))
+        if 0 <= (place := ctx.params.get("row", -1)) < len(rows):
+            self._show(ctx, rows[place]["node"])
+
+    @said
+    def on_patches(self, ctx):
+        """Images or their proposals."""
+        ctx.panel.state.patches = bool(ctx.params.get("value"))
+        if ctx.panel.state.node:
+            self._show(ctx, ctx.panel.state.node)
+
+    def everything(self, ctx):
+        """Back to the whole dataset."""
+        ctx.panel.state.node, ctx.panel.state.shown = None, None
+        ctx.ops.clear_view()
+        self._read(ctx)
+
+    def render(self, ctx):
+        panel, state = types.Object(), ctx.panel.state
+        if state.problem:
+            if state.unscored:
+                panel.md(EMPTY, name="empty")
+                self.doors(panel, "score")
+            else:
+                panel.view("problem", types.AlertView(label=state.problem, severity="warning"))
+                panel.btn("refresh", label="Try again", icon="refresh", on_click=self.refresh, variant="outlined")
+        else:
+            top = panel.h_stack("top", gap=1, align_y="center")
+            self.doors(top, "score", "select", "export", "ingest")
+            top.btn("refresh", label="Refresh", icon="refresh", on_click=self.refresh, variant="outlined")
+            run_picker(panel, state.keys or [], self.on_run)
+            panel.md(state.scoring or "", name="scoring")
+            shown = panel.h_stack("showing", gap=2, align_y="center")
+            shown.bool(
+                "patches", label="Show proposals", default=False, view=types.SwitchView(), on_change=self.on_patches
+            )
+            shown.md(state.shown or "Click a concept to see the pool's images that carry it.", name="shown")
+            if state.node:
+                shown.btn("everything", label="Show all", icon="close", on_click=self.everything, variant="outlined")
+            panel.plot("graph", on_click=self.on_node, layout=state.layout, config={"displayModeBar": False})
+            table = types.TableView()
+            for name, label in (
+                ("node", "Concept"),
+                ("level", "Level"),
+                ("labeled", "Labeled"),
+                ("threshold", "Rare at <="),
+                ("state", "State"),
+                ("pool", "In the pool"),
+                ("picked", "Picked"),
+            ):
+                table.add_column(name, label=label)
+            table.add_row_action("show", self.on_row, label="Show images", icon="visibility")
+            panel.list("rows", types.Object(), view=table)
+            panel.md(f"**Labeled instances by round**, the {LINES} rarest labels", name="by_round")
+            panel.plot("rounds", layout=plots.rounds_layout(), config={"displayModeBar": False})
+        return types.Property(
+            panel, view=types.GridView(orientation="vertical", height=100, width=100, gap=1, padding=1)
+        )
+
+    def _read(self, ctx):
+        """Count anew: the labels of now, the pool of now."""
+        state, key = ctx.panel.state, chosen_run(ctx)
+        try:
+            rows = gfo.coverage(ctx.dataset, run_key=key)
+            graph = live.of(ctx.dataset, key).state.graph
+            state.scoring = gfo.scoring_line(ctx.dataset, run_key=key)
+            past = coverage.history(ctx.dataset, run_key=key)
+        except ValueError as error:
+            state.problem, state.unscored = str(error), not runs.score_keys(ctx.dataset)
+            return
+        state.problem, state.keys = None, runs.score_keys(ctx.dataset)
+        state.layout = plots.graph_layout(graph)
+        ctx.panel.data.graph = plots.concept_graph(graph, rows, state.node)
+        ctx.panel.data.rows = [{**r, "state": "rare" if r["rare"] else ""} for r in rows]
+        rarest = [r["node"] for r in rows if r["level"] == "fine"][:LINES]
+        ctx.panel.data.rounds = plots.rounds(past, rarest)
+
+    def _show(self, ctx, node):
+        state, key = ctx.panel.state, chosen_run(ctx)
+        patches = bool(state.get("showing.patches"))
+        view = gfo.node_view(ctx.dataset, node, run_key=key, patches=patches)
+        count = len(view)
+        what = "proposal" if patches else "image"
+        state.node = node
+        state.shown = f"**{node}**: {count} {what}{'' if count == 1 else 's'} of the pool"
+        ctx.ops.set_view(view=view)
+        rows = gfo.coverage(ctx.dataset, run_key=key)
+        ctx.panel.data.graph = plots.concept_graph(live.of(ctx.dataset, key).state.graph, rows, node)
