@@ -4,6 +4,8 @@ The files hold nothing that the parts do not; they can be deleted at any time, a
 """
 
 import dataclasses
+import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,14 @@ def _stored(path: Path, mark: str) -> PoolTable | None:
             if str(stored["mark"]) != mark:
                 return None
             found: dict[str, Any] = {n: stored[n] for n in stored.files}
-    except (OSError, ValueError, KeyError):  # no cache yet, or a damaged one: the parts hold all of it
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):  # no cache yet, or a damaged one: the parts hold all of it
         return None
     names = {f.name for f in dataclasses.fields(PoolTable)} - {"failed"}
     if not names <= set(found):

@@ -2,7 +2,7 @@
 
 from gsal_fo.fo import plugin, runs
 from gsal_fo.fo.concepts import build_concepts, propose_concepts
-from gsal_fo.fo.coverage import coverage, node_view
+from gsal_fo.fo.covering import coverage, node_view
 from gsal_fo.fo.exporting import export
 from gsal_fo.fo.ingesting import IngestReport, ingest
 from gsal_fo.fo.rounds import select

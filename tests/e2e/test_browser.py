@@ -4,8 +4,6 @@ import app_page as ui
 from fiftyone import ViewField as F
 from playwright.sync_api import expect
 
-import gsal_fo.fo as gfo
-
 
 def shown(value: float) -> str:
     """A float as the App's grid writes it."""
@@ -55,15 +53,3 @@ def test_select_from_the_operator_browser_tags_the_best(page, app, pool, shots):
     ui.shoot(page, shots, "08_tag")
     pool.reload()
     assert set(pool.match_tags("gsal_round_001").values("id")) == set(best)
-
-
-def test_a_click_in_the_coverage_panel_shows_the_nodes_images(page, app, pool, shots):
-    ui.open_dataset(page, app, pool.name)
-    panel = ui.open_panel(page, "gsal_concepts")
-    rows = gfo.coverage(pool)
-    expect(panel.get_by_text("Show images").first).to_be_visible()
-    ui.click_dot(page, 0)
-    first = next(r for r in rows if r["rare"])
-    ui.expect_samples(page, first["pool"] + first["picked"])
-    expect(panel.get_by_text(f"Showing images that look like {first['node']}")).to_be_visible()
-    ui.shoot(page, shots, "09_concepts")

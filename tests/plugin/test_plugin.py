@@ -15,7 +15,6 @@ from fiftyone.operators.types import Object
 
 import gsal_fo.fo as gfo
 from gsal_fo.fo import forms
-from tests.fo_pool import box
 
 NAME = "@gsal/active-learning"
 
@@ -186,48 +185,6 @@ def test_the_next_form_remembers_the_last_run(scored):
     form = op.resolve_type(context(op, scored), "inputs").type.properties
     assert form["label_field"].default == "ground_truth" and Path(form["concepts"].default).name == "film.yaml"
     assert problem("gsal_score", scored) is None
-
-
-class TestPanel:
-    def call(self, dataset, method, state=None, **params):
-        panel = operator("gsal_concepts")
-        ctx = context(panel, dataset, panel_id="p", panel_state=state or {}, __method__=method, **params)
-        panel.execute(ctx)
-        return ctx
-
-    def test_bars_and_rows_hold_every_node(self, scored):
-        ctx = self.call(scored, "on_load")
-        data = {k: v for p in asked(ctx, "patch_panel_data") for k, v in p["data"].items()}
-        counts = {n: x for trace in data["bars"][1::2] for n, x in zip(trace["ids"], trace["x"], strict=True)}
-        assert counts == {r["node"]: r["labeled"] for r in gfo.coverage(scored)} and len(data["rows"]) == 9
-        assert {r["node"] for r in data["rows"] if r["state"] == "rare"} == {"petal", "surface", "bright"}
-
-    @pytest.mark.parametrize(("method", "params"), [("on_bar", {"id": "round"}), ("on_row", {"row": 1})])
-    def test_a_click_shows_the_nodes_images(self, scored, method, params):
-        ctx = self.call(
-            scored, method, state={"nodes": [{"node": n, "level": "-"} for n in ("void", "round")]}, **params
-        )
-        (view,) = [p["view"] for p in asked(ctx, "set_view")]
-        shown = fo.DatasetView._build(scored, view)
-        assert shown.values("id") == gfo.node_view(scored, "round").values("id") and len(shown) > 0
-
-    def test_it_says_how_concepts_were_assigned(self, scored):
-        ctx = self.call(scored, "on_load")
-        state = {k: v for p in asked(ctx, "patch_panel_state") for k, v in p["state"].items()}
-        assert "gsal_score_001" in state["scoring"] and "concepts by the CLIP model embedded" in state["scoring"]
-
-    def test_before_a_scoring_it_says_what_to_do(self, dataset):
-        ctx = self.call(dataset, "on_load")
-        state = {k: v for p in asked(ctx, "patch_panel_state") for k, v in p["state"].items()}
-        assert "run score first" in state["problem"]
-
-    def test_counts_follow_the_labels(self, scored):
-        sample = scored.exists("gsal_rank").first()
-        sample["ground_truth"] = fo.Detections(detections=[box("petal")])
-        sample.save()
-        ctx = self.call(scored, "refresh")
-        rows = [r for p in asked(ctx, "patch_panel_data") for r in p["data"].get("rows", [])]
-        assert next(r["labeled"] for r in rows if r["node"] == "petal") == 1
 
 
 def test_the_plugin_folder_is_data_and_not_a_package():

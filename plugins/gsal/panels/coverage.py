@@ -5,7 +5,7 @@ from fiftyone.operators import types
 
 import gsal_fo.fo as gfo
 from gsal_fo import plots
-from gsal_fo.fo import coverage, live, runs
+from gsal_fo.fo import covering, live, runs
 
 from .common import Doors, chosen_run, run_picker, said
 
@@ -123,7 +123,7 @@ class ConceptCoverage(Doors, foo.Panel):
             rows = gfo.coverage(ctx.dataset, run_key=key)
             graph = live.of(ctx.dataset, key).state.graph
             state.scoring = gfo.scoring_line(ctx.dataset, run_key=key)
-            past = coverage.history(ctx.dataset, run_key=key)
+            past = covering.history(ctx.dataset, run_key=key)
         except ValueError as error:
             state.problem, state.unscored = str(error), not runs.score_keys(ctx.dataset)
             return
