@@ -159,9 +159,10 @@ class TestPreview:
         assert set(event.view.values("id")) == set(gfo.select(scored, 4, params=params).values("id"))
 
     def test_a_moved_slider_is_kept_and_ranks_again(self, scored):
-        before = Event("gsal_preview", scored, "on_load", settings(amount=4))
         event = Event("gsal_preview", scored, "on_setting", settings(amount=4), path="form.b.lam", value=0)
-        assert event.state["settings"]["lam"] == 0 and event.data["mix"] != before.data["mix"]
+        asked = previewing.Asked(replace(previewing.params_of(scored), lam=0), pure.Budget(4))
+        assert event.state["settings"]["lam"] == 0 == event.state["form.b.lam"]
+        assert event.view.values("id") == previewing.preview(scored, asked).ids
 
     def test_nothing_is_written_until_it_is_tagged(self, scored):
         before = scored.values("last_modified_at")

@@ -108,7 +108,7 @@ class ConceptCoverage(Doors, foo.Panel):
                 ("picked", "Picked"),
             ):
                 table.add_column(name, label=label)
-            table.add_row_action("show", self.on_row, label="Show images", icon="visibility")
+            table.add_row_action("show", self.on_row, label="Show", icon="visibility")
             panel.list("rows", types.Object(), view=table)
             panel.md(f"**Labeled instances by round**, the {LINES} rarest labels", name="by_round")
             panel.plot("rounds", layout=plots.rounds_layout(), config={"displayModeBar": False})
