@@ -12,6 +12,7 @@ STAGES = {
     "concepts": "concepts",
     "trial": "trying CLIP on labels",
     "assign": "assignment",
+    "crops": "diffusion of crops",
     "train": "training the detector",
     "fit": "fitting the diffusion model",
 }

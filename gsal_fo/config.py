@@ -132,8 +132,10 @@ class DetectorConfig:
 @dataclass(frozen=True)
 class DiffusionConfig:
     """The diffusion scorer (METHOD.md section 4). ``model``: "embedded", a folder, or a hub id. None in ``t`` (share
-    of T), ``reduce``, ``regions`` or ``crop_size`` (pixels) means the model's own default: 0.4, "mean", "crops", 256
-    unless its folder says otherwise. ``steps`` > 1 denoises with that many DDIM steps down to 0."""
+    of T), ``reduce``, ``regions``, ``crop_size`` (pixels) or ``screen`` means the model's own default: 0.4, "mean",
+    "crops", 256, 1 unless its folder says otherwise. ``steps`` > 1 denoises with that many DDIM steps down to 0.
+    ``screen`` in (0, 1]: share of the images whose crops are scored one by one; those of the rest are estimated from
+    the images' maps (``gsal_fo.screening``), and 1 is the literal method."""
 
     model: str = "embedded"
     t: float | None = None
@@ -143,6 +145,7 @@ class DiffusionConfig:
     reduce: str | None = None
     regions: str | None = None
     crop_size: int | None = None
+    screen: float | None = None
     seed: int = 0
     batch_size: int = 16
 
@@ -160,6 +163,15 @@ class DiffusionConfig:
             _one_of("regions", self.regions, REGIONS)
         if self.crop_size is not None:
             _whole("crop_size", self.crop_size, 8)
+        if self.screen is not None:
+            _in_range("screen", self.screen, 0, 1)
+            if self.screen == 0:
+                raise ValueError("screen must be above 0: estimates from maps are calibrated on crops; got 0")
+            if self.screen < 1 and self.regions == "maps":
+                raise ValueError(
+                    f'screen={self.screen:g} saves nothing with regions="maps", which scores no crops; '
+                    'set screen to 1 or regions to "crops"'
+                )
         _whole("seed", self.seed, 0)
         _whole("batch_size", self.batch_size, 1)
 

@@ -22,9 +22,11 @@ class PoolTable:
 
     (N,): ``ids`` str in manifest order, ``image_error`` and ``image_variance`` float32, ``entropy`` float32 (the
     detector's: the largest posterior entropy in nats among proposals with foreground probability >= 0.05, 0 where
-    none, NaN without a detector), ``source`` str ("detector" | "field" | "grid" | "whole"). (P,): ``proposal_image``
-    int64 row, ``boxes`` (P, 4) ``xywh_rel``, ``proposal_score``, ``proposal_error``, ``proposal_variance`` float32,
-    ``fine`` int16 index into ``ConceptGraph.fine`` (-1 background, -2 unmatched), ``prob``, ``margin`` float32.
+    none, NaN without a detector), ``source`` str ("detector" | "field" | "grid" | "whole"), ``screened`` bool (False:
+    the screen left the image out of crop-level diffusion, and its proposals' E and V are estimates). (P,):
+    ``proposal_image`` int64 row, ``boxes`` (P, 4) ``xywh_rel``, ``proposal_score``, ``proposal_error``,
+    ``proposal_variance`` float32, ``fine`` int16 index into ``ConceptGraph.fine`` (-1 background, -2 unmatched),
+    ``prob``, ``margin`` float32.
     ``failed``: id -> reason of the images that have no result.
     """
 
@@ -34,6 +36,7 @@ class PoolTable:
     image_variance: np.ndarray
     entropy: np.ndarray
     source: np.ndarray
+    screened: np.ndarray
     proposal_image: np.ndarray
     boxes: np.ndarray
     proposal_score: np.ndarray
@@ -48,8 +51,10 @@ class PoolTable:
         return int(np.searchsorted(self.proposal_image, row))
 
 
-def load_pool(run: Path) -> PoolTable:
+def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
     """Read what the worker left in a run folder. Memory: columns only, about 50 bytes per proposal.
+
+    ``statistics`` is the stage that E and V are read from; a screen reads "screening", before there is another.
 
     Raises:
         ShardError: where the folder is no run folder, mixes two configurations, is not finished, holds an image twice,
@@ -59,10 +64,10 @@ def load_pool(run: Path) -> PoolTable:
     pool = _pool_ids(run)
     proposals = _read(run, "proposals", pool, ["source"], ["boxes", "scores"], posterior=True)
     difficulty = _read(
-        run, "difficulty", pool, ["image_error", "image_variance"], ["proposal_error", "proposal_variance"]
+        run, statistics, pool, ["image_error", "image_variance", "screened"], ["proposal_error", "proposal_variance"]
     )
     assignment = _read(run, "assignment", pool, [], ["fine", "prob", "margin"])
-    stages = {"proposals": proposals, "difficulty": difficulty, "assignment": assignment}
+    stages = {"proposals": proposals, statistics: difficulty, "assignment": assignment}
     failed: dict[int, str] = {}
     for stage in stages.values():
         for row, reason in stage.failed.items():
@@ -82,7 +87,7 @@ def load_pool(run: Path) -> PoolTable:
     _check(
         pool, rows, boxes == 4 * counts, "has another number of boxes than of scores; delete proposals and run again"
     )
-    for name, stage in (("difficulty", difficulty), ("assignment", assignment)):
+    for name, stage in ((statistics, difficulty), ("assignment", assignment)):
         for column, lengths in stage.counts.items():
             same = lengths[stage.place[rows]] == counts
             _check(
@@ -96,6 +101,7 @@ def load_pool(run: Path) -> PoolTable:
         image_variance=difficulty.column("image_variance", rows),
         entropy=_image_entropy(proposals, rows),
         source=proposals.column("source", rows),
+        screened=difficulty.column("screened", rows).astype(bool),
         proposal_image=np.repeat(np.arange(len(rows)), counts),
         boxes=proposals.flat("boxes", rows).reshape(-1, 4),
         proposal_score=proposals.flat("scores", rows),
@@ -155,6 +161,8 @@ def _read(
     counts: dict[str, list[np.ndarray]] = {name: [] for name in lists}
     for path in parts(run, stage):
         names = ["id", "error", *scalars, *lists, *(["posterior"] if posterior else [])]
+        if "screened" not in pq.read_schema(path).names:
+            names = [n for n in names if n != "screened"]
         table = pq.read_table(path, columns=names)
         bad = pc.not_equal(pc.fill_null(table["error"], ""), "")
         failed_ids += table["id"].filter(bad).to_pylist()
@@ -164,7 +172,7 @@ def _read(
             continue
         ids.append(table["id"].combine_chunks())
         for name in scalars:
-            pieces[name].append(table[name].to_numpy())
+            pieces[name].append(_passed(table) if name == "screened" else table[name].to_numpy())
         for name in lists:
             counts[name].append(_lengths(table[name]))
             pieces[name].append(_flat(table[name]))
@@ -189,10 +197,19 @@ def _read(
     return _Stage(
         place=place,
         failed=failed,
-        columns={name: joined(pieces[name]) for name in [*scalars, "entropy"]},
+        columns={
+            name: joined(pieces[name], bool if name == "screened" else np.float32) for name in [*scalars, "entropy"]
+        },
         counts={name: joined(counts[name], np.int64) for name in lists},
         values={name: joined(pieces[name], np.int16 if name == "fine" else np.float32) for name in lists},
     )
+
+
+def _passed(table: pa.Table) -> np.ndarray:
+    """The flag of the screen; parts of before there was one hold none, and all their crops were scored."""
+    if "screened" not in table.column_names:
+        return np.ones(table.num_rows, dtype=bool)
+    return pc.fill_null(table["screened"], True).to_numpy().astype(bool)
 
 
 def _lengths(column: pa.ChunkedArray) -> np.ndarray:

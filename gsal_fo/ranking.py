@@ -65,9 +65,9 @@ class Ranking:
         """Why this row has its rank: plain values for JSON, None where there is no number. Source: METHOD.md section 6.
 
         ``id``, ``rank`` (None when unranked, then ``reason``), ``ranked`` (how many are), ``score``, ``strategy``,
-        ``seed``, ``entropy``, ``difficulty_sd`` Z(G), ``rarity_sd`` Z(S), ``local_sd`` Z(L), ``image_sd`` Z(D); of the
-        decisive
-        proposal: ``proposal`` (1 is the image's first), ``box`` xywh_rel, ``source``, ``detector_score``,
+        ``seed``, ``entropy``, ``difficulty_sd`` Z(G), ``rarity_sd`` Z(S), ``local_sd`` Z(L), ``image_sd`` Z(D),
+        ``screened`` (False: a screen left its crops out, and its proposals' difficulty is estimated from its map); of
+        the decisive proposal: ``proposal`` (1 is the image's first), ``box`` xywh_rel, ``source``, ``detector_score``,
             ``proposal_sd``
         Z(d), ``bonus``, ``prob``, ``margin``, and what ``rationale.concept_facts`` says of its concept.
         """
@@ -85,6 +85,7 @@ class Ranking:
             "local_sd": _number(scores.local[row]),
             "image_sd": _number(scores.image[row]),
             "source": str(table.source[row]),
+            "screened": bool(table.screened[row]),
             "rarity_rule": params.rarity,
             "uses_rarity": params.strategy not in ("diffusion_only", "no_rarity"),
         }

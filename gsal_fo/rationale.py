@@ -80,8 +80,9 @@ def sentence(facts: Mapping[str, Any]) -> str:
             f"{start}drew {signed(facts['proposal_sd'])} sd of noise in place of its difficulty; "
             f"the image as a whole drew {signed(facts['image_sd'])} sd."
         )
+    estimated = "" if facts["screened"] else " (estimated from the image's map)"
     return (
-        f"{start}is {signed(facts['proposal_sd'])} sd hard to reconstruct; "
+        f"{start}is {signed(facts['proposal_sd'])} sd hard to reconstruct{estimated}; "
         f"the image as a whole is {signed(facts['image_sd'])} sd."
     )
 

@@ -5,6 +5,7 @@ A run folder::
     config.json            the stage configs and digests (``write_json``)
     manifest.parquet       one row per image: pool and labeled
     proposals/part-*.parquet  difficulty/part-*.parquet  concepts/part-*.parquet  assignment/part-*.parquet
+    screening/part-*.parquet  crops/part-*.parquet  only with a screen: what ``difficulty`` is then made from
 
 Each part carries the digest of the configuration it was made with; a folder that mixes two is refused.
 Boxes are flattened ``xywh_rel`` (4 floats per box), posteriors flattened (C + 1 floats per box, background first).
@@ -44,6 +45,19 @@ EMBEDDINGS = pa.schema(
         ("dim", pa.int32()),
     ]
 )
+DIFFICULTY = pa.schema(
+    [
+        ("id", pa.string()),
+        ("error", pa.string()),
+        ("image_error", pa.float32()),
+        ("image_variance", pa.float32()),
+        ("proposal_error", FLOATS),
+        ("proposal_variance", FLOATS),
+        ("screened", pa.bool_()),  # false: left out by the screen, so that its proposals' values are estimates
+        ("map", HALVES),  # error map, row by row
+        ("map_width", pa.int16()),
+    ]
+)
 STAGES: Mapping[str, pa.Schema] = {
     "proposals": pa.schema(
         [
@@ -58,17 +72,10 @@ STAGES: Mapping[str, pa.Schema] = {
             ("source", pa.string()),  # "detector" | "field" | "grid" | "whole"
         ]
     ),
-    "difficulty": pa.schema(
-        [
-            ("id", pa.string()),
-            ("error", pa.string()),
-            ("image_error", pa.float32()),
-            ("image_variance", pa.float32()),
-            ("proposal_error", FLOATS),
-            ("proposal_variance", FLOATS),
-            ("map", HALVES),  # error map, row by row
-            ("map_width", pa.int16()),
-        ]
+    "difficulty": DIFFICULTY,
+    "screening": DIFFICULTY,  # images, and proposals pooled from their maps
+    "crops": pa.schema(
+        [("id", pa.string()), ("error", pa.string()), ("proposal_error", FLOATS), ("proposal_variance", FLOATS)]
     ),
     "concepts": EMBEDDINGS,
     # labeled crops, by both candidates for assign="auto"

@@ -22,6 +22,7 @@ from gsal_fo import shards
 from gsal_fo.assignment import assign_run, labeled_to_embed
 from gsal_fo.concepts import ConceptGraph
 from gsal_fo.config import ScoreConfig, digest, from_dict, to_dict
+from gsal_fo.screening import finish_run, screen_run
 from gsal_fo.shards import ShardError
 from lightning_modules import detector as detectors
 from lightning_modules import worker
@@ -29,7 +30,7 @@ from lightning_modules.cache import StatisticsCache
 from lightning_modules.choice import decide, prototype_encoder
 from lightning_modules.clip import CropEmbedder, CropLoader
 from lightning_modules.data import Loader, RowChunks, chunk_loader, is_labeled
-from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve, scorer_digest
+from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve, scorer_digest, statistics_digest
 from lightning_modules.nets import load_clip, load_denoiser
 from lightning_modules.progress import Reporter
 from lightning_modules.writer import ShardWriter
@@ -111,6 +112,16 @@ def is_good(row: dict[str, Any]) -> bool:
     return not row["error"]
 
 
+class Chosen:
+    """Proposals rows of the images that a screen chose."""
+
+    def __init__(self, ids: set[str]) -> None:
+        self.ids = ids
+
+    def __call__(self, row: dict[str, Any]) -> bool:
+        return row["id"] in self.ids
+
+
 class NeedsEmbedding:
     """Rows of both tables whose crops must be embedded: pool rows with proposals, and those labeled rows."""
 
@@ -127,6 +138,12 @@ def barrier(trainer: pl.Trainer) -> None:
     """Wait until every rank has written its parts."""
     if worker.world() > 1:
         trainer.strategy.barrier()
+
+
+def everyone() -> None:
+    """Wait for all ranks, between stages."""
+    if worker.world() > 1:
+        torch.distributed.barrier()
 
 
 def detect(run: Run) -> tuple[list[str], str]:
@@ -146,32 +163,64 @@ def detect(run: Run) -> tuple[list[str], str]:
     return list(facts["classes"]), mark
 
 
-def difficulty(run: Run) -> dict[str, Any]:
-    """Stage 2: E and V of images and proposals. Returns the settings in force and how much went through the model."""
-    config = run.config.diffusion
-    denoiser = load_denoiser(config.model)
-    settings = resolve(config, denoiser)
-    mark = scorer_digest(settings, denoiser, pad=run.config.concepts.pad)
-    cache = StatisticsCache(Path(run.config.cache), scorer=mark, rank=worker.rank()) if run.config.cache else None
-    module = DiffusionScorer(denoiser, settings, batch_size=config.batch_size, cache=cache)
-    loader = DifficultyLoader(
-        size=denoiser.input_size,
-        crop_size=settings["crop_size"] if settings["regions"] == "crops" else None,
-        pad=run.config.concepts.pad,
-        per_sample=settings["noise"] == "per_sample",
-        cache=cache,
-    )
-    files = shards.parts(run.folder, "proposals")
-    run.predict("difficulty", "difficulty", module, loader, files, digest=mark, wanted=is_good)
-    if cache:
-        cache.close()
-    return {
-        **settings,
-        "space": denoiser.space,
-        "model_digest": denoiser.digest,
-        "digest": mark,
-        "scored": module.scored,
-    }
+class Difficulty:
+    """Stage 2: E and V of images and proposals. With a screen, first of images and of proposals pooled from their maps;
+    then, once concepts are assigned, of the chosen images' crops."""
+
+    def __init__(self, run: Run) -> None:
+        config = run.config.diffusion
+        self.run, self.denoiser, self.pad = run, load_denoiser(config.model), run.config.concepts.pad
+        self.settings = resolve(config, self.denoiser)
+        self.mark = scorer_digest(self.settings, self.denoiser, pad=self.pad)
+        folder, scorer = run.config.cache, statistics_digest(self.settings, self.denoiser, pad=self.pad)
+        self.cache = StatisticsCache(Path(folder), scorer=scorer, rank=worker.rank()) if folder else None
+        self.facts: dict[str, Any] = {"scored": 0, "elements": 0}
+
+    @property
+    def screens(self) -> bool:
+        """Whether only a share of the images gets crop-level diffusion."""
+        return bool(self.settings["screen"] < 1)
+
+    def images(self) -> None:
+        """Images, and every proposal where nothing is screened."""
+        if self.screens:
+            self._predict("screening", gives="images", wanted=is_good)
+        else:
+            self._predict("difficulty", gives="all", wanted=is_good)
+
+    def crops(self, graph: ConceptGraph) -> None:
+        """The crops of the images that the screen chooses; rank 0 then puts all together."""
+        run = self.run
+        screen = screen_run(run.folder, graph, self.settings["screen"], seed=self.settings["seed"])
+        self._predict("crops", gives="crops", wanted=Chosen(screen.ids))
+        if worker.rank() == 0:
+            self.facts["screening"] = finish_run(run.folder, screen, digest=self.mark)
+
+    def result(self) -> dict[str, Any]:
+        """The settings in force and how much went through the model."""
+        facts = {"space": self.denoiser.space, "model_digest": self.denoiser.digest, "digest": self.mark}
+        return {**self.settings, **facts, **self.facts}
+
+    def _predict(self, stage: str, *, gives: str, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        s, cache = self.settings, self.cache
+        batch = self.run.config.diffusion.batch_size
+        module = DiffusionScorer(self.denoiser, s, batch_size=batch, cache=cache, gives=gives)
+        loader = DifficultyLoader(
+            size=self.denoiser.input_size if gives != "crops" else None,
+            crop_size=s["crop_size"] if s["regions"] == "crops" and gives != "images" else None,
+            pad=self.pad,
+            per_sample=s["noise"] == "per_sample",
+            cache=cache,
+        )
+        files = shards.parts(self.run.folder, "proposals")
+        # Which images are chosen changes no crop's values: parts of before hold whatever the share was.
+        mark = self.mark if stage == "difficulty" else statistics_digest(s, self.denoiser, pad=self.pad)
+        name = "crops" if gives == "crops" else "difficulty"
+        self.run.predict(name, stage, module, loader, files, digest=mark, wanted=wanted)
+        if cache:
+            cache.close()
+        self.facts["scored"] += module.scored
+        self.facts["elements"] += module.elements
 
 
 def embed(run: Run, graph: ConceptGraph) -> tuple[Any, str]:
@@ -189,6 +238,19 @@ def embed(run: Run, graph: ConceptGraph) -> tuple[Any, str]:
     return clip, encoder.digest
 
 
+def assign(run: Run, graph: ConceptGraph, classes: list[str], clip: Any) -> None:
+    """Concepts of all proposals, from what is stored."""
+    started = time.monotonic()
+    encode, scale = (clip.encode_text, clip.logit_scale) if clip is not None else (None, 0.0)
+    facts = assign_run(run.folder, graph, run.config.concepts, classes=classes, encode_text=encode, scale=scale)
+    for label, counts in facts["unknown"].items():
+        run.reporter.note(f'label "{label}" is not in the concept graph: counted by its looks as {counts}')
+    for label in facts["uncounted"]:
+        run.reporter.note(f'label "{label}" is not in the concept graph and is not counted')
+    run.timings["assign"] = time.monotonic() - started
+    run.reporter.stage("assign", run.timings["assign"])
+
+
 def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """All stages of one run folder; returns the facts of the ``done`` event."""
     config = from_dict(ScoreConfig, run_config["config"])
@@ -196,23 +258,20 @@ def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[
     run = Run(folder, config, reporter)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with torch.inference_mode():
+        hard = Difficulty(run)  # loaded first: settings that do not fit the model are refused before any work
         choice = decide(run, graph)  # of the assignment, where the settings leave it to us
         config = run.config
         classes, detector = detect(run)
-        settings = difficulty(run)
+        hard.images()
         clip, encoder = embed(run, graph) if config.concepts.assign != "detector" else (None, "none")
+        if worker.rank() == 0:
+            assign(run, graph, classes, clip)
+        if hard.screens:
+            everyone()  # the screen reads what rank 0 has assigned
+            hard.crops(graph)
+    settings = hard.result()
     failed = 0
     if worker.rank() == 0:
-        started = time.monotonic()
-        encode, scale = (clip.encode_text, clip.logit_scale) if clip is not None else (None, 0.0)
-        with torch.inference_mode():
-            facts = assign_run(folder, graph, config.concepts, classes=classes, encode_text=encode, scale=scale)
-        for label, counts in facts["unknown"].items():
-            reporter.note(f'label "{label}" is not in the concept graph: counted by its looks as {counts}')
-        for label in facts["uncounted"]:
-            reporter.note(f'label "{label}" is not in the concept graph and is not counted')
-        run.timings["assign"] = time.monotonic() - started
-        reporter.stage("assign", run.timings["assign"])
         failed = run.report_failures()
         models = {"detector": detector, "diffusion": settings["model_digest"], "encoder": encoder}
         result = {

@@ -21,6 +21,7 @@ STAGES = {
     "trial": "trying CLIP on the labeled crops",
     "concepts": "looking at the crops",
     "assign": "assigning concepts",
+    "crops": "measuring crops",
     "write": "writing fields",
 }
 

@@ -28,6 +28,7 @@ def table(seed: int, images: int = 14) -> PoolTable:
         image_variance=rng.random(images),
         entropy=rng.random(images).astype(np.float32),
         source=np.array(["detector"] * images, dtype=object),
+        screened=np.ones(images, dtype=bool),
         proposal_image=owner,
         boxes=rng.random((p, 4)),
         proposal_score=rng.random(p),
@@ -107,7 +108,9 @@ def test_greedy_does_not_let_one_rare_concept_fill_the_batch():
         "boxes": np.zeros((n, 4)),
     }
     columns = {name: getattr(pool, name)[:n] for name in ("proposal_score", "prob", "margin")}
-    even = PoolTable(ids=pool.ids, failed={}, entropy=pool.entropy, source=pool.source, **even, **columns)
+    even = PoolTable(
+        ids=pool.ids, failed={}, entropy=pool.entropy, source=pool.source, screened=pool.screened, **even, **columns
+    )
     labels = {"crack": 9, "dent": 2, "void": 1}
     kinds = {
         batch: set(even.fine[pick(rank(even, graph(), labels, GsalParams(batch=batch, levels="F")), 6)].tolist())
@@ -141,7 +144,7 @@ def test_no_rarity_spreads_evenly_over_assigned_concepts_by_difficulty():
 def permuted(pool: PoolTable, rows: np.ndarray) -> PoolTable:
     """The same pool with its images in another order."""
     positions = np.concatenate([np.flatnonzero(pool.proposal_image == row) for row in rows])
-    images = ("ids", "image_error", "image_variance", "entropy", "source")
+    images = ("ids", "image_error", "image_variance", "entropy", "source", "screened")
     proposals = ("boxes", "proposal_score", "proposal_error", "proposal_variance", "fine", "prob", "margin")
     return PoolTable(
         failed={},

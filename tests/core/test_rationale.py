@@ -36,6 +36,7 @@ def facts(fine: int = 2, labels: dict[str, int] | None = None, params: GsalParam
         "rarity_rule": params.rarity,
         "uses_rarity": params.strategy not in ("diffusion_only", "no_rarity"),
         "source": "detector",
+        "screened": True,
         "proposal": 4,
         "proposal_sd": 2.94,
         "image_sd": 1.06,
@@ -89,6 +90,11 @@ VARIANTS = [
         "labeled 2 times, and is +2.9",
     ),
     ("unmatched, rarity not used", facts(-2, params=GsalParams(strategy="no_rarity")), "no labeled concept and is"),
+    (
+        "left out by the screen",
+        facts(screened=False),
+        "is +2.9 sd hard to reconstruct (estimated from the image's map); the image as a whole is +1.1 sd.",
+    ),
     ("easy", facts(score=-0.001, proposal_sd=-0.04, image_sd=-1.26), "score -0.00: "),
     (
         "easy, signs",
