@@ -75,16 +75,15 @@ def manifest(name: str, work: Path, limit: int, seed: int) -> pa.Table:
 def fit(work: Path, rows: pa.Table, seed: int) -> str:
     """A feature-space model of the images; returns its folder."""
     from lightning_modules.data import read_image, resized
-    from lightning_modules.fit_diffusion import FitSettings, collect
+    from lightning_modules.fit_diffusion import FitSettings, collect, load_coder
     from lightning_modules.fit_diffusion import fit as fit_model
-    from lightning_modules.nets import load_encoder
 
     folder = work / "model"
     if not (folder / "gsal.json").is_file():
         settings = FitSettings(encoder=WEIGHTS, size="tiny", steps=500, minutes=30.0, seed=seed)
-        encoder = load_encoder(settings.encoder)
-        images = (resized(read_image(p)[0], settings.input_size) for p in rows["filepath"].to_pylist())
-        fit_model(collect(images, encoder, settings), settings, encoder, folder)
+        coder = load_coder(settings)
+        images = (resized(read_image(p)[0], settings.side) for p in rows["filepath"].to_pylist())
+        fit_model(collect(images, coder, settings), settings, coder, folder)
     return str(folder)
 
 
