@@ -94,6 +94,7 @@ def pool(slices: list[list[str]]) -> PoolTable:
         image_variance=rng.random(n),
         entropy=np.full(n, np.nan, np.float32),
         source=np.array(["field"] * n, dtype=object),
+        screened=np.ones(n, dtype=bool),
         proposal_image=owner,
         boxes=np.repeat(WHOLE_IMAGE, p, axis=0),
         proposal_score=np.ones(p),
