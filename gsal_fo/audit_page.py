@@ -36,6 +36,7 @@ def write(out: Path, run: Path, problems: Sequence[str], *, tags: Iterable[str] 
     wanted = set(tags) if tags is not None else None
     known = ledger.read(run).entries
     entries = [e for e in known if "picks" in e and (wanted is None or e.get("tag") in wanted)]
+    gone = {str(e["cancels"]): e for e in known if "cancels" in e}
     if not entries:
         there = ", ".join(str(e.get("tag")) for e in known) or "none"
         raise ValueError(f"{run / ledger.NAME} has no selection {sorted(wanted or [])}; it has {there}")
@@ -46,7 +47,7 @@ def write(out: Path, run: Path, problems: Sequence[str], *, tags: Iterable[str] 
         page.write(HEAD)
         page.write(_verdict(run, problems))
         for entry in entries:
-            page.writelines(_round(run, entry, paths))
+            page.writelines(_round(run, entry, paths, gone.get(entry["hash"])))
         page.write("</main></body></html>\n")
     return sum(len(e["picks"]) for e in entries)
 
@@ -59,9 +60,14 @@ def _verdict(run: Path, problems: Sequence[str]) -> str:
     return f'<h1>Audit of a selection</h1><div class="bad">Altered since the selection:<ul>{lines}</ul></div>'
 
 
-def _round(run: Path, entry: Mapping[str, Any], paths: Mapping[str, str]) -> Iterator[str]:
+def _round(
+    run: Path, entry: Mapping[str, Any], paths: Mapping[str, str], gone: Mapping[str, Any] | None
+) -> Iterator[str]:
     title = f"{entry.get('tag')}: {len(entry['picks'])} images"
     yield f"<h2>{escape(title)}</h2>{_about(entry)}"
+    if gone:
+        by = f"{gone.get('who')}, {gone.get('when')}, gsal-fo {gone.get('code')}"
+        yield f'<p class="bad">This round was cancelled later, by {escape(by)}.</p>'
     try:
         ranking, rows = audit.derive(run, entry)
     except (KeyError, TypeError, ValueError) as error:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from gsal_fo import __version__
-from gsal_fo.commands import Result, audit, demo, doctor, graph, loop, plugin
+from gsal_fo.commands import Result, audit, demo, doctor, graph, handoff, loop, plugin
 
 USAGE = """the loop, on a FiftyOne dataset:
   gsal score DATASET --concepts graph.yaml    rank the unlabeled images
   gsal select DATASET --budget 50             tag the next batch
   gsal export DATASET --out batch/            images and pre-labels for the labeling tool
   gsal ingest DATASET labels.json             labels back; then score again
+  gsal status DATASET                         how far each round has come
 """
 
 
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"gsal-fo {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, doctor, loop, graph, audit, plugin):
+    for module in (demo, doctor, loop, handoff, graph, audit, plugin):
         module.add(commands, shared)
     return top
 

@@ -1,4 +1,4 @@
-"""`gsal train | fit | score | select | setup-views | visualize | export | ingest`: one call of ``gsal_fo.fo`` each."""
+"""`gsal train | fit | score | select | setup-views | visualize`: one call of ``gsal_fo.fo`` each."""
 
 import argparse
 from collections.abc import Callable
@@ -68,16 +68,6 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--limit", type=int, default=20_000, help="at most so many images, best first (default %(default)s)"
     )
     sub.add_argument("--seed", type=int, default=0)
-
-    sub = command("export", export, "write a tagged batch for the labeling tool")
-    sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
-    sub.add_argument("--format", choices=("coco", "yolo"), default="coco", help="default %(default)s")
-    sub.add_argument("--tag", help="which batch (default: the latest round)")
-
-    sub = command("ingest", ingest, "take labels back")
-    sub.add_argument("labels", help="COCO file, or a Detections field of the dataset")
-    _labels(sub)
-    sub.add_argument("--manifest", type=Path, help="manifest.json of the export, where image names have changed")
 
 
 def _worker(sub: argparse.ArgumentParser) -> None:
@@ -220,20 +210,3 @@ def visualize(args: argparse.Namespace) -> Result:
 
     keys = fo.visualize(_samples(args), run_key=args.run_key, method=args.method, limit=args.limit, seed=args.seed)
     return Result({"brain_keys": keys}, f"in the App's Embeddings panel and similarity search: {', '.join(keys)}")
-
-
-def export(args: argparse.Namespace) -> Result:
-    from gsal_fo import fo
-    from gsal_fo.fo.console import batch_of
-
-    tag, batch = batch_of(_samples(args), args.tag)
-    out = fo.export(batch, args.out, args.format)
-    return Result({"out": str(out), "tag": tag, "images": len(batch)}, f"{len(batch)} images of {tag} written to {out}")
-
-
-def ingest(args: argparse.Namespace) -> Result:
-    from gsal_fo import fo
-    from gsal_fo.fo.console import dataset_of
-
-    report = fo.ingest(dataset_of(_samples(args)), args.labels, label_field=args.label_field, manifest=args.manifest)
-    return Result(report.to_dict(), report.summary())

@@ -1,11 +1,8 @@
 """Handing a batch to a labeling tool: images, pre-labels, reasons, and a manifest to come back by."""
 
 import csv
-import hashlib
 import json
-import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +11,48 @@ from PIL import Image
 
 import gsal_fo
 from gsal_fo import shards
-from gsal_fo.fo import pool, rounds, runs
+from gsal_fo.fo import folders, pool, rounds, runs, states
+from gsal_fo.fo.formats import FORMATS, MEDIA, Batch, Box, Item, Target
 
-FORMATS = ("coco", "yolo")
 KIND = "gsal-export"
 FLOOR = 0.3  # detection score from which a proposal is worth a labeler's correction
 CSV_COLUMNS = ("file", "id", "rank", "score", "difficulty", "rarity", "round", "path", "rationale")
 SOURCES = ("detector", "field")  # windows and whole images are no guesses at a box
 ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
-
-
-@dataclass
-class Item:
-    """One exported image: ``boxes`` are (label, xywh_rel) pre-labels, ``size`` its upright width and height, pixels."""
-
-    id: str
-    source: Path
-    name: str
-    size: tuple[int, int]
-    boxes: list[tuple[str, list[float]]]
-    row: dict[str, Any]
+LIST = "images.txt"
+ENTRY = {"id", "file", "source", "sha256"}  # what finding an image again needs
 
 
 def export(
-    view: Any, out: str | Path, format: str = "coco", *, floor: float = FLOOR, run_key: str | None = None
+    view: Any,
+    out: str | Path,
+    format: str = "coco",
+    *,
+    media: str = "copy",
+    prelabels: bool = True,
+    floor: float = FLOOR,
+    run_key: str | None = None,
 ) -> Path:
-    """Write a batch for a labeling tool.
+    """Write a batch for a labeling tool; its images of a round count as sent from then on.
 
-    ``out`` receives ``images/`` (copies, named so that none collide), ``scores.csv``, ``manifest.json`` and, by format,
-    ``annotations.json`` (COCO) or ``labels/*.txt`` with ``classes.txt`` and ``data.yaml`` (YOLO). Classes are all fine
-    nodes of the scoring's graph; a proposal without a concept is no pre-label.
+    ``out`` receives the images (named so that none collide), ``scores.csv``, ``manifest.json`` and, by format:
+
+    - "coco": ``annotations.json``
+    - "yolo": ``labels/*.txt``, ``classes.txt``, ``data.yaml``
+    - "voc": ``Annotations/*.xml``, ``ImageSets/Main/default.txt``, ``labelmap.txt``
+    - "cvat": ``annotations.xml`` (CVAT for images 1.1)
+    - "labelstudio": ``tasks.json`` (pre-labels as predictions), ``label_config.xml``
+    - "fiftyone": ``samples.json``, ``metadata.json`` (FiftyOneDataset)
+
+    Classes are all fine nodes of the scoring's graph; a proposal without a concept is no pre-label.
 
     Args:
         view: the images, usually what `select` returned.
         out: a folder that is new, empty, or an earlier export, which is replaced.
-        format: "coco" or "yolo".
+        format: one of the above.
+        media: "copy" the images, "link" to them, or "list" their paths in ``images.txt`` and leave them where they are.
+        prelabels: whether proposals go along for the labeler to correct.
         floor: lowest detection score of a pre-label, in [0, 1].
         run_key: the scoring whose graph and digests are recorded; None is the latest.
 
@@ -59,20 +62,19 @@ def export(
     Raises:
         ValueError: a setting, an empty view, no scoring, a folder with other files, or one that cannot be written.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {format!r}")
-    if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
-        raise ValueError(f"floor must be a number in [0, 1]; got {floor!r}")
+    check_settings(format, media, floor)
     dataset = pool.check_samples(view)
     info = runs.load(dataset, run_key)
     graph = rounds.graph_of(info.config)
     folder = Path(out).expanduser().absolute()
     old = claimed(folder)
-    items, missing = _items(dataset, view.values("id"), floor, set(graph.fine))
+    ids = view.values("id")
+    items, missing = _items(dataset, ids, floor, set(graph.fine) if prelabels else set())
     if not items:
-        raise ValueError(
-            f"none of the {len(missing)} images can be read, the first: {missing[0]['reason']}; nothing to export"
-        )
+        first = f", the first: {missing[0]['reason']}" if missing else ""
+        raise ValueError(f"none of the {len(missing)} images can be read{first}; nothing to export")
+    _name(items, media)
+    batch = Batch(items, graph.fine, Target(folder), info.config.label_field, info.key, media != "list")
     head = {
         "kind": KIND,
         "version": 1,
@@ -83,21 +85,45 @@ def export(
         "params_digest": info.config.params_digest,
         "rounds": sorted({i.row["round"] for i in items if i.row["round"] is not None}),
         "format": format,
-        "floor": floor,
+        "media": media,
+        "floor": floor if prelabels else None,
         "missing": missing,
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove(folder, old)
-        files = ["manifest.json", "scores.csv", *(f"images/{i.name}" for i in items), *_label_files(items, format)]
-        shards.write_json({**head, "complete": False, "files": files}, folder / "manifest.json")
-        digests = [_copy(i, folder / "images") for i in items]
-        _write_csv(items, folder / "scores.csv")
-        (_write_coco if format == "coco" else _write_yolo)(items, graph.fine, folder)
+        images = _write(batch, format, media, head, old)
     except OSError as error:
         raise ValueError(
             f"cannot write {folder}: {error.strerror or error}; free space or choose another folder"
         ) from error
+    with folders.lock(folders.runs_of(dataset.slug), wait=True):
+        states.sent(dataset, [e["id"] for e in images])
+    return folder
+
+
+def check_settings(format: str, media: str, floor: float) -> None:
+    """Raise ValueError for a setting that `export` cannot use."""
+    for name, value, known in (("format", format, tuple(FORMATS)), ("media", media, MEDIA)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
+        raise ValueError(f"floor must be a number in [0, 1]; got {floor!r}")
+
+
+def _write(batch: Batch, format: str, media: str, head: dict[str, Any], old: list[str]) -> list[dict[str, Any]]:
+    """Everything that the folder receives; the manifest's entries of the images."""
+    target, kind = batch.target, FORMATS[format]
+    target.folder.mkdir(parents=True, exist_ok=True)
+    target.remove(old)
+    places = [f"{kind.media}/{i.name}" for i in batch.items] if batch.copied else [LIST]
+    files = ["manifest.json", "scores.csv", *places, *kind.files(batch)]
+    # Claimed before anything else is written: an export that was cut short can be replaced.
+    manifest = target.place("manifest.json")
+    shards.write_json({**head, "complete": False, "files": files}, manifest)
+    digests = [target.take(i.source, f"{kind.media}/{i.name}", media) for i in batch.items]
+    if not batch.copied:
+        target.write(LIST, "".join(f"{i.ref}\n" for i in batch.items))
+    _write_csv(batch.items, target.place("scores.csv"))
+    kind.write(batch)
     images = [
         {
             "id": i.id,
@@ -108,29 +134,26 @@ def export(
             "height": i.size[1],
             "prelabels": len(i.boxes),
         }
-        for i, digest in zip(items, digests, strict=True)
+        for i, digest in zip(batch.items, digests, strict=True)
     ]
-    shards.write_json({**head, "complete": True, "files": files, "images": images}, folder / "manifest.json")
-    return folder
+    shards.write_json({**head, "complete": True, "files": files, "images": images}, manifest)
+    return images
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """An export's manifest; raises ValueError for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is no readable manifest ({error}); give the manifest.json of a GSAL export"
         ) from error
     if not isinstance(value, dict) or value.get("kind") != KIND:
         raise ValueError(f"{path} is no manifest of a GSAL export; give the manifest.json that gsal export wrote")
+    entries = value.get("images", [])
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and set(e) >= ENTRY for e in entries):
+        raise ValueError(f"{path} was altered: an image lacks one of {', '.join(sorted(ENTRY))}; export again")
     return value
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -152,17 +175,17 @@ def claimed(folder: Path) -> list[str]:
         raise ValueError(f"{folder} holds files that gsal export did not write; give a new or empty folder")
     try:
         return [str(f) for f in read_manifest(folder / "manifest.json")["files"]]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{folder} holds files that gsal export did not write; give a new or empty folder") from None
 
 
-def _remove(folder: Path, files: list[str]) -> None:
-    """Remove an earlier export's files; a path that a changed manifest points outside the folder is left alone."""
-    inside = folder.resolve()
-    for name in files:
-        path = folder / name
-        if path.parent.resolve().is_relative_to(inside) and (path.is_file() or path.is_symlink()):
-            path.unlink()
+def prelabels_of(detections: list[fo.Detection] | None, floor: float, classes: set[str]) -> list[Box]:
+    """The proposals that are worth a labeler's correction."""
+    return [
+        Box(d.label, [float(v) for v in d.bounding_box], float(d.confidence or 0))
+        for d in detections or []
+        if d.label in classes and getattr(d, "source", None) in SOURCES and (d.confidence or 0) >= floor
+    ]
 
 
 def _items(
@@ -173,7 +196,7 @@ def _items(
     paths = ["filepath", "gsal_proposals.detections", *(f"gsal_{n}" for n in names)]
     have = [p for p in paths if dataset.has_sample_field(p.split(".")[0])]
     rows = pool.rows_of(dataset, ids, have)
-    picked = _picked(dataset)
+    picked = {p["id"]: p for key in runs.select_keys(dataset) for p in runs.picks(dataset, key)}
     items, missing = [], []
     for i in ids:
         row = dict(zip(have, rows[i], strict=True))
@@ -186,44 +209,20 @@ def _items(
             )
             missing.append({"id": i, "source": str(source), "reason": reason})
             continue
-        boxes = [
-            (d.label, list(d.bounding_box))
-            for d in row.get("gsal_proposals.detections") or []
-            if d.label in classes and getattr(d, "source", None) in SOURCES and (d.confidence or 0) >= floor
-        ]
         facts = {n: row.get(f"gsal_{n}") for n in names}
         for n in ("rank", "score", "rationale"):  # a later ranking has emptied them: what counted is why it was picked
             facts[n] = facts[n] if facts[n] is not None else picked.get(i, {}).get(n)
-        items.append(Item(i, source, "", size, boxes, facts))
-    _name(items)
+        boxes = prelabels_of(row.get("gsal_proposals.detections"), floor, classes)
+        items.append(Item(i, source, "", "", size, boxes, facts))
     return items, missing
 
 
-def _picked(dataset: fo.Dataset) -> dict[str, dict[str, Any]]:
-    return {p["id"]: p for key in runs.select_keys(dataset) for p in runs.picks(dataset, key)}
-
-
-def _name(items: list[Item]) -> None:
+def _name(items: list[Item], media: str) -> None:
     """File names that differ even where case is ignored, and in their stems, which YOLO's label files share."""
     stems = Counter(i.source.stem.casefold() for i in items)
     for i in items:
         i.name = i.source.name if stems[i.source.stem.casefold()] == 1 else f"{i.source.stem}-{i.id}{i.source.suffix}"
-
-
-def _label_files(items: list[Item], format: str) -> list[str]:
-    if format == "coco":
-        return ["annotations.json"]
-    return ["classes.txt", "data.yaml", *(f"labels/{Path(i.name).stem}.txt" for i in items)]
-
-
-def _copy(item: Item, place: Path) -> str:
-    """Copy an image and return the digest of the copy."""
-    place.mkdir(exist_ok=True)
-    target = place / item.name
-    if not target.resolve().is_relative_to(place.parent.resolve()):
-        raise ValueError(f"{place} is a link out of the export folder; give a new or empty folder")
-    shutil.copyfile(item.source, target)
-    return file_digest(target)
+        i.ref = str(i.source.absolute()) if media == "list" else i.name
 
 
 def _write_csv(items: list[Item], path: Path) -> None:
@@ -232,38 +231,3 @@ def _write_csv(items: list[Item], path: Path) -> None:
         writer.writeheader()
         for i in items:
             writer.writerow({**i.row, "file": i.name, "id": i.id, "path": " > ".join(i.row["path"] or [])})
-
-
-def _write_coco(items: list[Item], classes: list[str], folder: Path) -> None:
-    annotations: list[dict[str, Any]] = []
-    for number, i in enumerate(items, 1):
-        width, height = i.size
-        for label, (x, y, w, h) in i.boxes:
-            box = [x * width, y * height, w * width, h * height]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": classes.index(label) + 1,
-                    "bbox": [round(v, 3) for v in box],
-                    "area": round(box[2] * box[3], 3),
-                    "iscrowd": 0,
-                }
-            )
-    images = [{"id": n, "file_name": i.name, "width": i.size[0], "height": i.size[1]} for n, i in enumerate(items, 1)]
-    categories = [{"id": n, "name": name} for n, name in enumerate(classes, 1)]
-    shards.write_json(
-        {"images": images, "annotations": annotations, "categories": categories}, folder / "annotations.json"
-    )
-
-
-def _write_yolo(items: list[Item], classes: list[str], folder: Path) -> None:
-    (folder / "labels").mkdir(exist_ok=True)
-    for i in items:
-        lines = [
-            f"{classes.index(label)} {x + w / 2:.6f} {y + h / 2:.6f} {w:.6f} {h:.6f}" for label, (x, y, w, h) in i.boxes
-        ]
-        (folder / "labels" / f"{Path(i.name).stem}.txt").write_text("".join(f"{line}\n" for line in lines))
-    (folder / "classes.txt").write_text("".join(f"{c}\n" for c in classes), encoding="utf-8")
-    names = "".join(f"  {n}: {json.dumps(c)}\n" for n, c in enumerate(classes))  # JSON text is YAML text
-    (folder / "data.yaml").write_text(f"path: .\ntrain: images\nval: images\nnames:\n{names}", encoding="utf-8")

@@ -47,6 +47,8 @@ SAMPLE_FIELDS: tuple[Field, ...] = (
     Field("gsal_map", _E, "Where the diffusion model struggles; one scale for the whole pool", document=fo.Heatmap),
     Field("gsal_error", fo.StringField, "Why the image has no score"),
     Field("gsal_round", fo.IntField, "Round in which the image was selected for labeling", owner="select"),
+    Field("gsal_status", fo.StringField, "Where the round's image is: picked, sent, or labeled", owner="select"),
+    Field("gsal_sent", fo.DateTimeField, "When the image was handed to labelers last", owner="select"),
 )
 PROPOSAL_FIELDS: tuple[Field, ...] = tuple(
     Field(f"gsal_proposals.detections.{name}", kind, meaning, element=element)

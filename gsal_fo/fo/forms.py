@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -10,7 +11,7 @@ import fiftyone as fo
 
 from gsal_fo import config as cfg
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import exporting, pool, runs, views, visualizing
+from gsal_fo.fo import exporting, fields, formats, pool, runs, views, visualizing
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 DEFAULTS: dict[str, Any] = {
@@ -21,12 +22,16 @@ DEFAULTS: dict[str, Any] = {
     "assign": "auto",
     "processes": 1,
     "budget": 20,
-    "format": exporting.FORMATS[0],
+    "format": "coco",
+    "media": "copy",
+    "prelabels": True,
     "floor": exporting.FLOOR,
     "method": visualizing.METHODS[0],
     "limit": visualizing.LIMIT,
 }
 METHODS = visualizing.METHODS
+FORMATS = {name: kind.title for name, kind in formats.FORMATS.items()}
+MEDIA = {"copy": "Copy the images", "link": "Link to the images", "list": "List their paths only"}
 TEXTS = ("proposals", "detector", "diffusion", "clip", "pretrained", "encoder", "assign", "labeled_tag", "run_key")
 CHOICES: dict[str, tuple[str, ...]] = {
     "rarity": cfg.RARITY,
@@ -192,6 +197,19 @@ def export_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def rounds_of(dataset: fo.Dataset) -> dict[str, str]:
+    """Tag -> how far the round has come, the latest first; nothing is written."""
+    counts: dict[int, Counter[str]] = {}
+    if dataset.has_sample_field("gsal_round"):
+        have = [n for n in ("gsal_round", "gsal_status") if dataset.has_sample_field(n)]
+        for number, *state in zip(*dataset.exists("gsal_round").values(have), strict=True):
+            counts.setdefault(number, Counter())[state[0] if state and state[0] else "picked"] += 1
+    return {
+        fields.ROUND_TAG.format(n): ", ".join(f"{k} {state}" for state, k in sorted(counts[n].items()))
+        for n in sorted(counts, reverse=True)
+    }
 
 
 def _types(hint: Any) -> tuple[Any, ...]:

@@ -1,8 +1,7 @@
-"""Labels coming back: from a COCO file or a labels field into the label field, never over what is there already."""
+"""Labels coming back: from a labeling tool's file or a labels field into the label field, never over what is there."""
 
-import json
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.boxes import xywh_px_to_xywh_rel
-from gsal_fo.fo import exporting, pool, runs
+from gsal_fo.fo import exporting, folders, pool, runs, states
+from gsal_fo.fo.formats import FORMATS, Labeled, opened, read
+from gsal_fo.fo.matching import match
 from gsal_fo.fo.rounds import graph_of
 
 Labels = dict[str, list[tuple[str, list[float]]]]  # sample id -> (label, xywh_rel) boxes
@@ -20,13 +21,15 @@ TOLERANCE = 1e-4  # of the image's side: a tenth of a pixel in a thousand, which
 @dataclass
 class IngestReport:
     """What came back. Ids of samples newly ``labeled`` (``empty``: those without a box), ``unchanged`` (the same labels
-    were there), in ``conflicts`` (other labels were there and stay); names of ``unmatched`` images; ``boxes`` written;
-    ``skipped`` annotations with a reason; ``unknown_labels`` that the scoring's graph lacks, with counts."""
+    were there), in ``conflicts`` (other labels were there and stay), ``waiting`` (images of a round that are still with
+    the labelers); names of ``unmatched`` images; ``boxes`` written; ``skipped`` annotations with a reason;
+    ``unknown_labels`` that the scoring's graph lacks, with counts."""
 
     labeled: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     boxes: int = 0
@@ -39,6 +42,7 @@ class IngestReport:
             (len(self.unchanged), "already had these labels"),
             (len(self.conflicts), "have other labels and were left as they are"),
             (len(self.unmatched), "matched no sample"),
+            (len(self.waiting), "are still with the labelers"),
         ):
             parts += [f"{count} {what}"] if count else []
         parts += [f"{len(self.skipped)} annotations were left out"] if self.skipped else []
@@ -52,42 +56,53 @@ class IngestReport:
 
 
 def ingest(
-    dataset: Any, labels: str | Path, *, label_field: str = "ground_truth", manifest: str | Path | None = None
+    dataset: Any,
+    labels: str | Path,
+    *,
+    format: str = "auto",
+    label_field: str = "ground_truth",
+    manifest: str | Path | None = None,
 ) -> IngestReport:
     """Take labels into the dataset's label field.
 
     Running it twice changes nothing, and an image that has labels already keeps them: identical ones count as
-    unchanged, others as conflicts. An image that the labels name without any box becomes labeled as empty.
+    unchanged, others as conflicts. An image that the labels name without any box becomes labeled as empty; one that
+    they do not name, or that the tool has as not yet labeled, stays as it is.
 
     Args:
         dataset: the dataset (of a view, its dataset).
-        labels: a COCO detection file, or the name of a Detections field of the dataset.
+        labels: a label file, a folder or a zip of one of `export`'s formats, as the labeling tool exports it; or the
+            name of a Detections field of the dataset.
+        format: "coco", "yolo", "voc", "cvat", "labelstudio" or "fiftyone"; "auto" finds out.
         label_field: the Detections field that receives them; made where it is missing.
-        manifest: ``manifest.json`` of the export that was labeled; None looks beside the file and one folder up.
+        manifest: ``manifest.json`` of the export that was labeled; None looks beside the labels and one folder up.
             Without one, images are matched by their path or file name.
 
     Raises:
-        ValueError: the labels cannot be read; nothing was written.
+        ValueError: the labels cannot be read, or are of another dataset; nothing was written.
     """
     root = pool.check_samples(dataset)
+    if format not in ("auto", *FORMATS):
+        raise ValueError(f"format must be one of auto, {', '.join(FORMATS)}; got {format!r}")
     if label_field.startswith("gsal_"):
         raise ValueError(
             f'"{label_field}" is a field that scoring rewrites; keep labels in another, such as ground_truth'
         )
     exists = pool.check_detections(root, label_field, what="label field")
     report = IngestReport()
-    if isinstance(labels, str) and root.has_sample_field(labels) and not Path(labels).is_file():
+    path = Path(labels).expanduser()
+    if isinstance(labels, str) and root.has_sample_field(labels) and not path.exists():
         pool.check_detections(root, labels, what="labels field")
         if labels == label_field:
-            raise ValueError(f'"{labels}" is the label field itself; name another field or a COCO file')
+            raise ValueError(f'"{labels}" is the label field itself; name another field or a label file')
         found = _from_field(root, labels)
+    elif path.exists():
+        found = _from_files(root, path, format, label_field, manifest, report)
     else:
-        path = Path(labels).expanduser()
-        if not path.is_file():
-            what = "a folder; name the COCO JSON file in it" if path.is_dir() else "neither a file nor a field"
-            raise ValueError(f'labels "{labels}" is {what} of dataset "{root.name}"')
-        found = _from_coco(root, path, _manifest(path, manifest), report)
-    _write(root, found, label_field, exists, report)
+        raise ValueError(f'labels "{labels}" is neither a file nor a field of dataset "{root.name}"')
+    with folders.lock(folders.runs_of(root.slug), wait=True):
+        _write(root, found, label_field, exists, report)
+        report.waiting = [i for i, (_, state) in states.refresh(root).items() if state == states.SENT]
     counts = pool.label_counts([[label for label, _ in found[i]] for i in report.labeled])
     if runs.score_keys(root):
         report.unknown_labels = pool.outside(counts, graph_of(runs.load(root).config))
@@ -133,51 +148,15 @@ def _from_field(dataset: fo.Dataset, name: str, ids: list[str] | None = None) ->
     return {i: list(zip(r[0], r[1], strict=True)) for i, r in rows.items() if r[0] is not None}
 
 
-def _manifest(path: Path, given: str | Path | None) -> tuple[Path, dict[str, Any]] | None:
-    if given is not None:
-        return Path(given).expanduser(), exporting.read_manifest(Path(given).expanduser())
-    for folder in (path.parent, path.parent.parent):
-        try:
-            return folder / "manifest.json", exporting.read_manifest(folder / "manifest.json")
-        except ValueError:
-            continue
-    return None
-
-
-def _from_coco(
-    dataset: fo.Dataset, path: Path, manifest: tuple[Path, dict[str, Any]] | None, report: IngestReport
+def _from_files(
+    dataset: fo.Dataset, path: Path, format: str, label_field: str, manifest: str | Path | None, report: IngestReport
 ) -> Labels:
-    """Read and check a COCO file, and match its images to samples."""
-
-    def refuse(what: str) -> ValueError:
-        return ValueError(f"{path} is no COCO detection file: {what}; export COCO from the labeling tool and try again")
-
-    try:
-        coco = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise refuse(f"it is not readable JSON ({error})") from error
-    if not isinstance(coco, dict) or any(
-        not isinstance(coco.get(k), list) for k in ("images", "annotations", "categories")
-    ):
-        raise refuse("it has no lists named images, annotations and categories")
-    try:
-        categories = {c["id"]: str(c["name"]) for c in coco["categories"]}
-        images = {i["id"]: i for i in coco["images"]}
-        names = {i: str(image["file_name"]) for i, image in images.items()}
-        owners = [(a["image_id"], a["category_id"], a["bbox"]) for a in coco["annotations"]]
-        strange_images = {i for i, _, _ in owners} - set(images)
-        strange = {c for _, c, _ in owners} - set(categories)
-    except (KeyError, TypeError) as error:
-        raise refuse(f"an entry lacks or misuses {error}") from error
-    if len(images) < len(coco["images"]):
-        raise refuse("two images share an id")
-    if strange:
-        raise refuse(f"an annotation has category {sorted(map(str, strange))[0]}, which is not listed")
-    if strange_images:
-        raise refuse(f"an annotation is of image {sorted(map(str, strange_images))[0]}, which is not listed")
-
-    matched = _match(dataset, path, names, manifest)
-    report.unmatched = sorted(names[i] for i in images if i not in matched)
+    """Read a labeling tool's files, match their images to samples and check their boxes."""
+    with opened(path) as place:
+        images = read(place, format, label_field)
+    folder = path if path.is_dir() else path.parent
+    matched = match(dataset, folder, images, _manifest(folder, manifest))
+    report.unmatched = sorted(image.name for k, image in enumerate(images) if k not in matched)
     if images and not matched:
         raise ValueError(
             f'none of the {len(images)} images in {path} is one of dataset "{dataset.name}", the first is '
@@ -185,86 +164,56 @@ def _from_coco(
         )
     twice = [i for i, n in Counter(matched.values()).items() if n > 1]
     if twice:
-        raise refuse(f"it lists {sum(1 for v in matched.values() if v == twice[0])} images for sample {twice[0]}")
+        count = sum(1 for v in matched.values() if v == twice[0])
+        raise ValueError(f"{path} lists {count} images for sample {twice[0]}; remove all but one and try again")
     files = pool.rows_of(dataset, list(matched.values()), ["filepath"])
-    out: Labels = {sample: [] for sample in matched.values()}
-    sizes: dict[Any, tuple[float, float]] = {}
-    for image, category, box in owners:
-        if image not in matched:
+    out: Labels = {}
+    for k, sample in matched.items():
+        image = images[k]
+        report.skipped += [f"{image.name}: {reason}" for reason in image.skipped]
+        if image.boxes is None:
             continue
-        if image not in sizes:
-            sizes[image] = _size(images[image], Path(files[matched[image]][0]))
-        if reason := _unusable(box, sizes[image]):
-            report.skipped.append(f"{names[image]}: {reason}")
-            continue
-        x, y, w, h = (float(v) for v in xywh_px_to_xywh_rel(box, *sizes[image])[0])  # type: ignore[arg-type]
-        left, top = max(0.0, x), max(0.0, y)
-        out[matched[image]].append((categories[category], [left, top, min(1.0, x + w) - left, min(1.0, y + h) - top]))
+        size = (1.0, 1.0) if image.relative else None
+        out[sample] = []
+        for label, box in image.boxes:
+            size = size or _size(image, Path(files[sample][0]))
+            if reason := _unusable(box, size):
+                report.skipped.append(f"{image.name}: {reason}")
+                continue
+            x, y, w, h = (float(v) for v in xywh_px_to_xywh_rel(box, *size)[0])  # type: ignore[arg-type]
+            left, top = max(0.0, x), max(0.0, y)
+            out[sample].append((label, [left, top, min(1.0, x + w) - left, min(1.0, y + h) - top]))
     return out
 
 
-def _match(
-    dataset: fo.Dataset, path: Path, names: dict[Any, str], manifest: tuple[Path, dict[str, Any]] | None
-) -> dict[Any, str]:
-    """COCO image id -> sample id: by the export's manifest, by the digest of a file beside the labels, or by path."""
-    ids, paths = dataset.values(["id", "filepath"])
-    known = set(ids)
-    entries = manifest[1].get("images", []) if manifest else []
-    by_name = {e["file"]: e["id"] for e in entries if e["id"] in known}
-    by_digest = {e["sha256"]: e["id"] for e in entries if e["id"] in known}
-    by_base: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for i, p in zip(ids, paths, strict=True):
-        by_base[Path(p).name].append((i, p))
-    out = {}
-    for image, name in names.items():
-        base = Path(name.replace("\\", "/")).name
-        if base in by_name:
-            out[image] = by_name[base]
+def _manifest(folder: Path, given: str | Path | None) -> dict[str, Any] | None:
+    if given is not None:
+        return exporting.read_manifest(Path(given).expanduser())
+    for place in (folder, folder.parent):
+        try:
+            return exporting.read_manifest(place / "manifest.json")
+        except ValueError:
             continue
-        if by_digest and (file := _beside(path, name)) and (sample := by_digest.get(exporting.file_digest(file))):
-            out[image] = sample
-            continue
-        if not entries and (sample := _by_path(by_base[base], name)):
-            out[image] = sample
-    return out
-
-
-def _beside(path: Path, name: str) -> Path | None:
-    """The image file that a COCO entry means, where the tool left one near its labels."""
-    for folder in (path.parent / "images", path.parent, path.parent.parent / "images"):
-        for candidate in (folder / name, folder / Path(name).name):
-            if candidate.is_file():
-                return candidate
     return None
 
 
-def _by_path(candidates: list[tuple[str, str]], name: str) -> str | None:
-    """The one sample whose path ends with the name; where several do, none: a guess would label the wrong image."""
-    wanted = Path(name.replace("\\", "/")).parts
-    fits = [i for i, p in candidates if Path(p).parts[-len(wanted) :] == wanted]
-    if not fits and len(candidates) == 1 and len(wanted) == 1:
-        fits = [candidates[0][0]]
-    return fits[0] if len(fits) == 1 else None
-
-
-def _size(image: dict[str, Any], file: Path) -> tuple[float, float]:
-    size = image.get("width"), image.get("height")
-    if all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in size):
-        return size  # type: ignore[return-value]
+def _size(image: Labeled, file: Path) -> tuple[float, float]:
+    if image.size and all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in image.size):
+        return image.size
     try:
         return exporting.image_size(file)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{image['file_name']} has no width and height in the COCO file, and {file} cannot be read; add the two"
+            f"{image.name} has no width and height in the label file, and {file} cannot be read; add the two"
         ) from error
 
 
 def _unusable(box: Any, size: tuple[float, float]) -> str | None:
     """Why a box cannot be taken, or None."""
     if not isinstance(box, list) or len(box) != 4 or any(isinstance(v, bool) for v in box):
-        return f"bbox {box!r} is not [x, y, width, height]"
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
-        return f"bbox {box!r} has values that are no finite numbers"
+        return f"bbox {box!r} is not [x, y, width, height]"[:200]
+    if not all(isinstance(v, int | float) and abs(v) < 1e9 and math.isfinite(v) for v in box):
+        return f"bbox {box!r} has values that are no finite numbers"[:200]
     x, y, w, h = box
     if w <= 0 or h <= 0:
         return f"bbox {box!r} has no area"

@@ -16,7 +16,7 @@ from gsal_fo import audit, ledger
 from gsal_fo import config as cfg
 from gsal_fo import ranking as rankings
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import fields, folders, labels, pool, progress, runs, sidebar, writing
+from gsal_fo.fo import fields, folders, labels, pool, progress, runs, sidebar, states, writing
 
 MISSING = "the file is missing"
 
@@ -127,6 +127,7 @@ def _select(
     sidebar.follow(dataset)
     dataset.set_values("gsal_round", dict.fromkeys(ids, number), key_field="id")
     dataset.select(ids).tag_samples(tag)
+    states.refresh(dataset)
     return batch_view(dataset, tag)
 
 
@@ -245,7 +246,11 @@ def _best(ranking: rankings.Ranking, budget: int) -> list[int]:
 
 
 def _next_round(dataset: fo.Dataset) -> int:
-    """One above every round that a record or a tag knows, whoever made the tag."""
+    """One above every round that a record, a tag (whoever made it) or a ledger knows: a cancelled round keeps its
+    number."""
     known = [runs.load(dataset, key).config.round for key in runs.select_keys(dataset)]
     known += [int(m[1]) for tag in dataset.distinct("tags") if (m := re.fullmatch(r"gsal_round_(\d+)", tag))]
+    for key in runs.score_keys(dataset):
+        entries = ledger.read(Path(runs.load(dataset, key).config.run_dir)).entries
+        known += [e["round"] for e in entries if "cancels" in e and e.get("dataset") == dataset.name]
     return max(known, default=0) + 1

@@ -50,21 +50,22 @@ class GSALSelectRunConfig(fos.RunConfig):
 
 
 class GSALSelectRun(fos.Run):
-    """Owns one round: its tag and its values of ``gsal_round``."""
+    """Owns one round: its tag, and what its images have in ``gsal_round``, ``gsal_sent`` and ``gsal_status``."""
 
     def get_fields(self, samples: Any, key: str) -> list[str]:
         """The dataset's fields that this run wrote."""
         return [f for f in fields.SELECT_FIELDS if samples._root_dataset.has_sample_field(f)]
 
     def cleanup(self, samples: Any, key: str) -> None:
-        """Remove the round's tag and number; the last round takes the field with it."""
+        """Remove the round's tag and values; the last round takes the fields with it."""
         dataset = samples._root_dataset
         tagged = dataset.match_tags(self.config.tag)
         tagged.untag_samples(self.config.tag)
         if not [k for k in select_keys(dataset) if k != key]:
             fields.delete(dataset, fields.SELECT_FIELDS)
         elif dataset.has_sample_field("gsal_round"):
-            dataset.match(fo.ViewField("gsal_round") == self.config.round).clear_sample_field("gsal_round")
+            mine = dataset.select(dataset.match(fo.ViewField("gsal_round") == self.config.round).values("id"))
+            mine.clear_sample_fields([f for f in fields.SELECT_FIELDS if dataset.has_sample_field(f)])
 
 
 class GSALSelectRunResults(fos.RunResults):

@@ -1,10 +1,12 @@
-"""Operators: each reads its form, makes one call into gsal_fo.fo, and says what came of it."""
+"""Operators of a scoring: each reads its form, makes one call into gsal_fo.fo, and says what came of it."""
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo import fields, forms
+from gsal_fo.fo import forms
+
+from .shared import answer, warn
 
 TITLES = {
     "params": "Ranking",
@@ -92,7 +94,7 @@ class Score(foo.Operator):
             "labeled_tag", label="Tag of labeled images", description="Empty: those with a value in the label field"
         )
         _constants(ctx, form, "params", "detector", "diffusion", "concepts", "train")
-        _warn(form, forms.score_problem(samples, {**last, **ctx.params}))
+        warn(form, forms.score_problem(samples, {**last, **ctx.params}))
         return types.Property(form, view=types.View(label="Score the unlabeled images"))
 
     def execute(self, ctx):
@@ -140,7 +142,7 @@ class Select(foo.Operator):
         budget = forms.default_budget(samples)
         form.int("budget", label="Images to label", default=budget, min=1)
         _constants(ctx, form, "params", known=forms.own_params(ctx.dataset))
-        _warn(form, forms.select_problem(samples, {"budget": budget, **ctx.params}))
+        warn(form, forms.select_problem(samples, {"budget": budget, **ctx.params}))
         return types.Property(form, view=types.View(label="Select a batch to label"))
 
     def execute(self, ctx):
@@ -156,99 +158,7 @@ class Select(foo.Operator):
             tag = gfo.runs.load(ctx.dataset, key).config.tag
             return {"tagged": len(batch), "tag": tag}, f"{len(batch)} images tagged {tag}"
 
-        return _answer(ctx, run)
-
-
-class Export(foo.Operator):
-    """Write the batch for a labeling tool."""
-
-    @property
-    def config(self):
-        return foo.OperatorConfig(
-            name="gsal_export",
-            label="GSAL: export the batch",
-            description="Images, pre-labels from the proposals, scores and a manifest, into a folder of the server",
-            icon="file_download",
-            dynamic=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
-
-    def resolve_input(self, ctx):
-        form = types.Object()
-        samples = ctx.target_view()
-        form.str(
-            "out", label="Folder", description="New, empty, or an earlier export, which is replaced", required=True
-        )
-        form.enum("format", list(forms.exporting.FORMATS), label="Format", default=forms.DEFAULTS["format"])
-        form.enum("tag", _rounds(ctx), label="Round", description="Empty: all images of the view", required=False)
-        form.float(
-            "floor",
-            label="Lowest detection score of a pre-label",
-            default=forms.DEFAULTS["floor"],
-            min=0,
-            max=1,
-        )
-        _warn(form, forms.export_problem(samples, ctx.params))
-        return types.Property(form, view=types.View(label="Export a batch"))
-
-    def execute(self, ctx):
-        def run():
-            view, tag = ctx.target_view(), ctx.params.get("tag")
-            view = view.match_tags(tag) if tag else view
-            format = ctx.params.get("format", forms.DEFAULTS["format"])
-            floor = ctx.params.get("floor", forms.DEFAULTS["floor"])
-            out = gfo.export(view, ctx.params["out"], format, floor=floor)
-            return {"out": str(out), "images": len(view)}, f"{len(view)} images written to {out}"
-
-        return _answer(ctx, run)
-
-    def resolve_output(self, ctx):
-        return _outputs(ctx, images="Images", out="Folder")
-
-
-class Ingest(foo.Operator):
-    """Take labels back."""
-
-    @property
-    def config(self):
-        return foo.OperatorConfig(
-            name="gsal_ingest",
-            label="GSAL: take labels back",
-            description="From a COCO file or another labels field into the label field, never over existing labels",
-            icon="file_upload",
-            dynamic=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
-
-    def resolve_input(self, ctx):
-        form = types.Object()
-        found = forms.detections_fields(ctx.dataset)
-        form.str(
-            "labels",
-            label="COCO file or labels field",
-            required=True,
-            view=types.AutocompleteView(choices=[types.Choice(name, label=name) for name in found]),
-        )
-        label_field = forms.last(ctx.dataset).get("label_field", forms.DEFAULTS["label_field"])
-        form.str("label_field", label="Into the field", default=label_field)
-        form.str("manifest", label="Manifest of the export", description="Empty: looked for beside the file")
-        return types.Property(form, view=types.View(label="Take labels back"))
-
-    def execute(self, ctx):
-        def run():
-            label_field = ctx.params.get("label_field") or forms.DEFAULTS["label_field"]
-            manifest = ctx.params.get("manifest") or None
-            report = gfo.ingest(ctx.dataset, ctx.params["labels"], label_field=label_field, manifest=manifest)
-            if not ctx.delegated:
-                ctx.ops.reload_dataset()
-            return {**report.to_dict(), "summary": report.summary()}, report.summary()
-
-        return _answer(ctx, run)
-
-    def resolve_output(self, ctx):
-        return _outputs(ctx, summary="Labels")
+        return answer(ctx, run)
 
 
 class SetupViews(foo.Operator):
@@ -271,7 +181,7 @@ class SetupViews(foo.Operator):
             ctx.ops.reload_dataset()
             return {"views": names}, f"{len(names)} saved views are ready"
 
-        return _answer(ctx, run)
+        return answer(ctx, run)
 
 
 class Visualize(foo.Operator):
@@ -304,10 +214,10 @@ class Visualize(foo.Operator):
                 ctx.ops.open_panel("Embeddings", layout="horizontal")
             return {"brain_keys": keys}, f"ready in the Embeddings panel: {', '.join(keys)}"
 
-        return _answer(ctx, run)
+        return answer(ctx, run)
 
 
-OPERATORS = (Score, Select, Export, Ingest, SetupViews, Visualize)
+OPERATORS = (Score, Select, SetupViews, Visualize)
 
 
 def _constants(ctx, form, *stages, known=None):
@@ -328,16 +238,6 @@ def _constants(ctx, form, *stages, known=None):
                 {int: form.int, float: form.float, str: form.str}[s.kind](s.key, **what)
 
 
-def _warn(form, problem):
-    if problem:
-        form.view("problem", types.Warning(label=problem)).invalid = True
-
-
-def _rounds(ctx):
-    numbers = ctx.dataset.distinct("gsal_round") if ctx.dataset.has_sample_field("gsal_round") else []
-    return [fields.ROUND_TAG.format(n) for n in reversed(numbers)]
-
-
 def _tell(ctx, text, variant):
     if ctx.delegated:
         ctx.log(text)
@@ -350,24 +250,3 @@ def _progress(ctx, share, label):
         ctx.set_progress(progress=share, label=label)
     else:
         yield ctx.trigger("set_progress", {"progress": share, "label": label})
-
-
-def _answer(ctx, run):
-    """Run and announce; what a person can mend becomes a notice, not a stack trace."""
-    try:
-        result, text = run()
-    except ValueError as error:
-        if ctx.delegated:
-            raise
-        ctx.ops.notify(str(error), variant="error")
-        return {"error": str(error)}
-    if not ctx.delegated:
-        ctx.ops.notify(text, variant="success")
-    return result
-
-
-def _outputs(ctx, **labels):
-    outputs = types.Object()
-    for name, label in ({"error": "Not done"} if "error" in (ctx.results or {}) else labels).items():
-        outputs.str(name, label=label)
-    return types.Property(outputs)

@@ -9,6 +9,7 @@ import pytest
 
 import gsal_fo.fo as gfo
 from gsal_fo.fo import exporting
+from gsal_fo.fo.formats import file_digest
 from tests.fo_pool import box, picture
 
 
@@ -61,7 +62,7 @@ def test_scores_and_manifest_say_what_and_why(scored, tmp_path):
     assert manifest["complete"] and manifest["run_key"] == "gsal_score_001" and manifest["rounds"] == [1]
     assert manifest["digests"] == gfo.runs.load(scored).config.digests
     for entry in manifest["images"]:
-        assert entry["sha256"] == exporting.file_digest(Path(scored[entry["id"]].filepath))
+        assert entry["sha256"] == file_digest(Path(scored[entry["id"]].filepath))
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == set(manifest["files"])
 
 
@@ -130,7 +131,12 @@ def test_a_missing_image_is_listed_and_the_rest_exported(dataset, graph, tiny, t
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"format": "voc"}, "format must be one of coco, yolo"), ({"floor": 2}, "floor must be")]
+    ("change", "message"),
+    [
+        ({"format": "kitti"}, "format must be one of coco, yolo, voc, cvat, labelstudio, fiftyone"),
+        ({"media": "move"}, "media must be one of copy, link, list"),
+        ({"floor": 2}, "floor must be"),
+    ],
 )
 def test_export_settings_are_checked(scored, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
@@ -247,7 +253,7 @@ def test_a_wrong_file_is_a_sentence_and_changes_nothing(scored, tmp_path, conten
 def test_what_is_no_source_of_labels_is_refused(scored, tmp_path):
     for labels, message in (
         ("nowhere", "neither a file nor a field"),
-        (tmp_path, "is a folder; name the COCO JSON file"),
+        (tmp_path, "holds no labels in a format that is known here"),
         ("ground_truth", "is the label field itself"),
         ("filepath", "not Detections"),
     ):

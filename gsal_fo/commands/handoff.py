@@ -1,0 +1,89 @@
+"""`gsal export | ingest | status | cancel`: a batch to the labelers and back; one call of ``gsal_fo.fo``."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gsal_fo.bars import Bars
+from gsal_fo.commands import Result
+
+FORMATS = ("coco", "yolo", "voc", "cvat", "labelstudio", "fiftyone")
+FLOOR = 0.3
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    def command(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(name, parents=[shared], help=text, description=text)
+        sub.add_argument("dataset", help="FiftyOne dataset")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("export", export, "write a tagged batch for the labeling tool")
+    sub.add_argument("--view", help="saved view to work on instead of the whole dataset")
+    sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
+    sub.add_argument("--format", choices=FORMATS, default="coco", help="default %(default)s")
+    sub.add_argument("--tag", help="which batch (default: the latest round)")
+    sub.add_argument(
+        "--media", choices=("copy", "link", "list"), default="copy", help="images: copied, linked, or their paths only"
+    )
+    _prelabels(sub)
+
+    sub = command("ingest", ingest, "take labels back")
+    sub.add_argument("labels", help="label file, folder or zip of a labeling tool, or a Detections field")
+    sub.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="default %(default)s: found out")
+    sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
+    sub.add_argument("--manifest", type=Path, help="manifest.json of the export (default: beside the labels)")
+
+    command("status", status, "how many images of each round are picked, sent and labeled")
+
+    sub = command("cancel", cancel, "take a round back: its tag and fields go, labels never")
+    sub.add_argument("--round", type=int, help="its number (default: the latest)")
+
+
+def _prelabels(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--no-prelabels", action="store_true", help="leave the detector's proposals out")
+    sub.add_argument("--floor", type=float, default=FLOOR, help="lowest score of a pre-label (default %(default)s)")
+
+
+def _open(args: argparse.Namespace, view: str | None = None) -> Any:
+    from gsal_fo.fo.console import open_samples
+
+    return open_samples(args.dataset, view)
+
+
+def export(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+    from gsal_fo.fo.console import batch_of
+
+    tag, batch = batch_of(_open(args, args.view), args.tag)
+    options = {"media": args.media, "prelabels": not args.no_prelabels, "floor": args.floor}
+    out = fo.export(batch, args.out, args.format, **options)
+    data = {"out": str(out), "tag": tag, "images": len(batch), "format": args.format, "media": args.media}
+    return Result(data, f"{len(batch)} images of {tag} written to {out}; next: gsal ingest {args.dataset} LABELS")
+
+
+def ingest(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+
+    options = {"format": args.format, "label_field": args.label_field, "manifest": args.manifest}
+    report = fo.ingest(_open(args), args.labels, **options)
+    lines = [report.summary(), *(f"  left out: {text}" for text in report.skipped[:10])]
+    return Result(report.to_dict(), "\n".join(lines))
+
+
+def status(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+
+    rounds = fo.status(_open(args))
+    lines = [f"{r['tag']}: {r['picked']} picked, {r['sent']} sent, {r['labeled']} labeled" for r in rounds]
+    return Result({"rounds": rounds}, "\n".join(lines) or "no round yet; run `gsal select`")
+
+
+def cancel(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+
+    with Bars() as bars:
+        done = fo.cancel(_open(args), round=args.round, on_event=bars)
+    text = f"{done['tag']} cancelled: {done['images']} images are in no round any more"
+    return Result(done, f"{text}; the labels of {done['labeled']} stay" if done["labeled"] else text)
