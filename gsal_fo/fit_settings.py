@@ -46,6 +46,7 @@ class FitSettings:
         guard: noise level, as a share of T, at which held-out images decide which weights are kept; None: the level
             that scores use.
         check: steps between two looks at the held-out images. patience: looks without a better one before the fit ends.
+        checkpoint_s: seconds between two checkpoints.
         precision: auto is bf16 on a GPU that has it, else fp32 (bf16 training is 13 times slower on a CPU).
         seed: of weights, order, windows and noise.
     """
@@ -70,6 +71,7 @@ class FitSettings:
     guard: float | None = None
     check: int = 50
     patience: int = 6
+    checkpoint_s: float = 30.0
     precision: str = "auto"
     seed: int = 0
 
@@ -92,7 +94,12 @@ class FitSettings:
         for name in ("minutes", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)!r}")
-        for name, low, high in (("whiten", 0, 1), ("guard", 0.01, 0.99), ("ema", 0, 0.99999)):
+        for name, low, high in (
+            ("whiten", 0, 1),
+            ("checkpoint_s", 0, 3600),
+            ("guard", 0.01, 0.99),
+            ("ema", 0, 0.99999),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be in [{low}, {high}]; got {getattr(self, name)!r}")
         self._check_grid()

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from lightning_modules.fit_diffusion.trainer import HeldOut
 
-CHECKPOINT_EVERY_S = 30.0
-
 
 class Guard(pl.Callback):
     """Looks at the held-out images every ``check`` steps, keeps the average weights that did best at the guard's noise
@@ -90,12 +88,12 @@ class Ticker(pl.Callback):
 
 
 class WholeCheckpoint(Checkpoint):
-    """Saves at most every half minute, under another name first: a kill while writing leaves the last one as it was.
+    """Saves every so many seconds, under another name first: a kill while writing leaves the last one as it was.
 
     Lightning runs checkpoint callbacks after all others, so what it saves has the guard's look in it.
     """
 
-    def __init__(self, path: Path, every_s: float = CHECKPOINT_EVERY_S) -> None:
+    def __init__(self, path: Path, every_s: float) -> None:
         self.path, self.every_s, self._last = path, every_s, time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:

@@ -66,7 +66,7 @@ def fit(
     guard = Guard(HeldOut(latents, settings, total_t), check=settings.check, patience=settings.patience, steps=steps)
     callbacks: list[pl.Callback] = [guard, Ticker(lambda step: on_step(step, steps))]
     if checkpoint:
-        callbacks.append(WholeCheckpoint(checkpoint))
+        callbacks.append(WholeCheckpoint(checkpoint, settings.checkpoint_s))
     timer = pl.callbacks.Timer(duration=timedelta(minutes=settings.minutes))
     trainer = worker.trainer(
         max_steps=steps,

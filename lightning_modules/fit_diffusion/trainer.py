@@ -91,7 +91,10 @@ class LatentTrainer(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The step's own batch; what the loader hands in is only a tick."""
-        return self.errors(self.unet, self.batches(self.global_step)).mean()
+        errors = self.errors(self.unet, self.batches(self.global_step))
+        return (
+            errors.sum() * worker.world() / self.batches.size
+        )  # DDP's mean is then the whole batch's, shared evenly or not
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step, then the average: before any callback looks at the weights or saves them."""

@@ -1,6 +1,8 @@
 """Fitting a feature-space denoiser: on a pool as a worker does it, and that it finds what it never saw."""
 
+import csv
 import json
+import signal
 import subprocess
 import sys
 
@@ -9,12 +11,15 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from scipy.stats import mannwhitneyu
 
 from gsal_fo.shards import MANIFEST, write_table
 from lightning_modules.data import resized
 from lightning_modules.fit_diffusion import FitSettings, auroc, collect, error_maps, fit
+from lightning_modules.fit_diffusion.latents import LatentFile
 from lightning_modules.fit_diffusion.run import fit_run
+from lightning_modules.fit_diffusion.trainer import Batches
 from lightning_modules.nets import load_denoiser, load_encoder
 from lightning_modules.progress import Reporter
 
@@ -104,7 +109,17 @@ def test_too_few_images_are_an_error_in_one_sentence(tmp_path, pool):
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"size": "huge"}, "size must be one of"), ({"input_size": 100}, "multiple of 32"), ({"stride": 3}, "stride")],
+    [
+        ({"size": "huge"}, "size must be one of"),
+        ({"input_size": 100}, "multiple of 32"),
+        ({"stride": 3}, "stride"),
+        ({"space": "latent"}, "space must be one of features, pixels, vae"),
+        ({"space": "vae"}, "needs vae: the folder or hub id"),
+        ({"space": "pixels", "input_size": 256}, "pixel space must be a multiple of 8 px from 32 to 128; got 256"),
+        ({"epochs": 0}, "epochs must be a whole number above 0; got 0"),
+        ({"minutes": 0}, "minutes must be above 0"),
+        ({"guard": 1.5}, "guard must be in"),
+    ],
 )
 def test_settings_that_cannot_work_are_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
@@ -142,6 +157,163 @@ def test_the_seed_decides_the_fit(tmp_path):
         facts = fit(collect(images, encoder, settings), settings, encoder, tmp_path / "model")
         losses.append(facts["fit"]["held_out_loss"])
     assert losses[0] == losses[1] != losses[2]
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def worker(run, *more) -> list[str]:
+    return [sys.executable, "-m", "lightning_modules.fit_diffusion", "--run-dir", str(run), *more]
+
+
+def write_run(run, pool, **settings):
+    run.mkdir()
+    manifest(run, pool)
+    (run / "config.json").write_text(json.dumps(config(run / "model", **settings)))
+    return run
+
+
+def test_a_fit_that_was_killed_goes_on_and_ends_with_the_weights_of_one_that_was_not(tmp_path, pool):
+    settings = {"steps": 60, "check": 20, "checkpoint_s": 0.0}
+    whole, cut = write_run(tmp_path / "whole", pool, **settings), write_run(tmp_path / "cut", pool, **settings)
+    fit_run(whole, json.loads((whole / "config.json").read_text()), Reporter(terminal=False))
+    with subprocess.Popen(worker(cut), stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
+        for line in process.stdout:
+            if json.loads(line).get("done", 0) >= len(pool) + 10:  # ten steps at least, one checkpoint each
+                process.kill()
+                break
+    assert process.wait() == -signal.SIGKILL and not (cut / "model").exists()
+    again = subprocess.run(worker(cut), capture_output=True, text=True, check=True, timeout=300)
+    events = [json.loads(line) for line in again.stdout.splitlines()]
+    seen = [e["done"] for e in events if e["event"] == "progress" and 0 < e["done"] < 84]
+    assert min(seen) >= len(pool) + 10  # no image was encoded again, no step done twice
+    one, two = weights(whole / "model"), weights(cut / "model")
+    assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+    assert (whole / "model" / "curve.csv").read_text() == (cut / "model" / "curve.csv").read_text()
+    assert not (cut / "checkpoints").exists() and not (cut / "latents").exists()
+
+
+def test_a_pool_whose_encoding_was_interrupted_is_encoded_from_there(tmp_path):
+    rng, encoder, settings = np.random.default_rng(4), load_encoder(ENCODER), FitSettings(**small())
+    images = [resized(stripes(rng), 64) for _ in range(550)]
+    whole = collect(iter(images), encoder, settings)
+
+    def broken():
+        yield from images[:530]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(broken(), encoder, settings, tmp_path)
+    with (tmp_path / "latents.f16").open("ab") as f:
+        f.write(b"half a row")  # the kill came while writing
+    seen = LatentFile(tmp_path).seen
+    assert seen == 528  # whole batches of 16, past the 500 that decide the axes
+    got = collect(iter(images[seen:]), encoder, settings, tmp_path)
+    assert got.z.shape == (550, 6, 8, 8) and np.array_equal(got.z, whole.z)
+    assert np.array_equal(got.pictures, np.stack([i.numpy() for i in images[:160:10]]))
+    assert not set(got.train) & set(got.held_out) and len(got.held_out) == 55
+
+
+def small(**more) -> dict:
+    return config("", **more)["config"]
+
+
+def test_two_processes_make_the_model_of_one(tmp_path, pool):
+    settings = {"steps": 4, "batch": 6, "lr": 1e-4}
+    for name, more in (("one", ()), ("two", ("--devices", "2"))):
+        run = write_run(tmp_path / name, pool, **settings)
+        done = subprocess.run(worker(run, *more), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = weights(tmp_path / "one" / "model"), weights(tmp_path / "two" / "model")
+    for key in one:  # the order of a sum differs, and Adam's first steps divide by small numbers; 4 steps of 1e-4
+        torch.testing.assert_close(one[key], two[key], atol=1e-4, rtol=2e-3)
+    facts = [json.loads((tmp_path / n / "model" / "gsal.json").read_text())["fit"] for n in ("one", "two")]
+    assert facts[0]["held_out_loss"] == pytest.approx(facts[1]["held_out_loss"], rel=1e-3)
+
+
+def test_the_guard_ends_a_fit_that_learns_its_images_by_heart_and_keeps_the_best_weights(tmp_path):
+    rng, encoder = np.random.default_rng(5), load_encoder(ENCODER)
+    images = [torch.from_numpy(rng.integers(0, 255, (3, 64, 64), dtype=np.uint8)) for _ in range(12)]
+    settings = FitSettings(**small(steps=1500, check=10, patience=3, batch=10, stages=("features.6",), ema=0.9))
+    facts = fit(collect(images, encoder, settings), settings, encoder, tmp_path / "model")["fit"]
+    with (tmp_path / "model" / "curve.csv").open() as f:
+        curve = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
+    best = min(curve, key=lambda row: row["t=0.7"])
+    assert facts["ended_by"] == "guard" and facts["steps"] == facts["best_step"] + 30 < 1500
+    assert facts["best_step"] == best["step"] and facts["held_out_loss_by_t"]["t=0.7"] == round(best["t=0.7"], 5)
+    assert curve[-1]["train"] < curve[0]["train"] and curve[-1]["t=0.7"] > best["t=0.7"]
+
+
+def tiny_autoencoder(kind: str):
+    import diffusers
+
+    torch.manual_seed(0)
+    if kind == "AutoencoderTiny":
+        return diffusers.AutoencoderTiny(
+            encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1), latent_channels=4, scaling_factor=0.5,
+        )  # fmt: skip
+    return diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, scaling_factor=0.5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderTiny"])
+def test_autoencoder_space_is_the_given_autoencoder_s_latents(tmp_path, pool, kind):
+    vae = tiny_autoencoder(kind)
+    vae.save_pretrained(tmp_path / "vae")
+    run = tmp_path / "run"
+    run.mkdir()
+    manifest(run, pool)
+    settings = {"space": "vae", "vae": str(tmp_path / "vae"), "input_size": 64, "size": "tiny", "steps": 2, "batch": 4}
+    facts = fit_run(run, {"config": settings, "out": str(run / "model")}, Reporter(terminal=False))
+    model, x = load_denoiser(facts["out"]), torch.rand(2, 3, 64, 64)
+    assert model.space == "vae" and model.input_size == 64
+    out = vae.eval().encode(x * 2 - 1)
+    expected = (out.latent_dist.mean if kind == "AutoencoderKL" else out.latents) * 0.5
+    torch.testing.assert_close(model.latent(x), expected)
+
+
+def test_pixel_space_is_the_image_itself_and_gray_where_all_images_are(tmp_path):
+    rng = np.random.default_rng(6)
+    gray = [torch.from_numpy(rng.integers(0, 255, (1, 32, 32), dtype=np.uint8)).expand(3, -1, -1) for _ in range(9)]
+    settings = FitSettings(space="pixels", input_size=32, size="tiny", steps=2, batch=4)
+    for images, channels in ((gray, 1), ([*gray, torch.randint(0, 255, (3, 32, 32)).byte()], 3)):
+        latents = collect(images, None, settings)
+        expected = np.stack([i[:channels].numpy() for i in images]) / 127.5 - 1
+        np.testing.assert_allclose(latents.z, expected, atol=1e-3)
+        fit(latents, settings, None, tmp_path / "model")
+        assert load_denoiser(str(tmp_path / "model")).latent(torch.rand(1, 3, 32, 32)).shape == (1, channels, 32, 32)
+
+
+def test_a_fine_stride_is_trained_on_in_windows_and_scored_whole(tmp_path):
+    rng, encoder = np.random.default_rng(7), load_encoder(ENCODER)
+    settings = FitSettings(**small(stages=["features.3"], stride=4, window=8, steps=2, batch=4))
+    latents = collect((resized(stripes(rng), 64) for _ in range(9)), encoder, settings)
+    z, t, noise = Batches(latents, settings, 1000)(0)
+    assert latents.z.shape[-1] == 16 and z.shape == noise.shape == (4, 6, 8, 8)
+    # Each example is a square of some image's map, or its mirror; diffusion steps lie one in each quarter of [0, T).
+    squares = np.lib.stride_tricks.sliding_window_view(latents.z[latents.train], (8, 8), axis=(2, 3)).astype(np.float32)
+    for example in z.numpy():
+        assert any((squares == e[None, :, None, None]).all((1, 4, 5)).any() for e in (example, example[..., ::-1]))
+    assert [int(v) // 250 for v in t] == [0, 1, 2, 3]
+    fit(latents, settings, encoder, tmp_path / "model")
+    errors, _ = error_maps(load_denoiser(str(tmp_path / "model")), [torch.zeros(3, 64, 64).byte()], 0.7)
+    assert errors.shape == (1, 16, 16)
+
+
+def test_curve_and_sample_sheet_are_pictures_in_the_folder(tmp_path, pool):
+    run = write_run(tmp_path / "run", pool, steps=5, check=2)
+    fit_run(run, json.loads((run / "config.json").read_text()), Reporter(terminal=False))
+    with (run / "model" / "curve.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert [float(r["step"]) for r in rows] == [2, 4, 5]
+    assert set(rows[0]) == {"step", "train", "t=0.1", "t=0.3", "t=0.5", "t=0.7", "t=0.9"}
+    for name in ("curve.png", "samples.png"):
+        with Image.open(run / "model" / name) as picture:
+            assert len(picture.convert("RGB").getcolors(10**6)) > 50
 
 
 def test_auroc_is_the_mann_whitney_statistic_with_ties():
