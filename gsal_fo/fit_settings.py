@@ -1,6 +1,6 @@
 """Every constant of ``gsal fit``: which space, which U-Net, how long, and when to stop."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SPACES = ("features", "pixels", "vae")
@@ -20,6 +20,11 @@ SCORE_DEFAULTS: dict[str, dict[str, Any]] = {
     "pixels": {"t": 0.4, "reduce": "topk", "regions": "maps"},
     "vae": {"t": 0.4, "reduce": "topk", "regions": "maps"},
 }
+
+
+def _said(text: str, default: Any, shown: str | None = None) -> Any:
+    """A field with its line of ``gsal fit --help``; ``shown``: what stands there for a default of None."""
+    return field(default=default, metadata={"help": text, **({"default": shown} if shown else {})})
 
 
 @dataclass(frozen=True)
@@ -51,28 +56,28 @@ class FitSettings:
         seed: of weights, order, windows and noise.
     """
 
-    space: str = "features"
-    encoder: str = "mobilenet_v2:default"
-    vae: str | None = None
+    space: str = _said("features, pixels or vae", "features")
+    encoder: str = _said("of feature space: embedded, mobilenet_v2:default, mobilenet_v2:FILE", "mobilenet_v2:default")
+    vae: str | None = _said("of autoencoder space: its folder or hub id", None, "none")
     stages: tuple[str, ...] | None = None
-    input_size: int | None = None
-    stride: int = 16
-    components: int = 32
-    whiten: float = 0.0
-    size: str = "small"
-    window: int | None = None
-    prediction: str = "v_prediction"
-    steps: int = 700
-    epochs: int | None = None
-    minutes: float = 10.0
-    batch: int = 32
-    lr: float = 8e-4
-    ema: float = 0.995
-    guard: float | None = None
-    check: int = 50
-    patience: int = 6
-    checkpoint_s: float = 30.0
-    precision: str = "auto"
+    input_size: int | None = _said("px to which images are resized", None, "256; pixel space 64")
+    stride: int = _said("px per cell of feature space: 4, 8, 16 or 32", 16)
+    components: int = _said("channels of feature space (PCA)", 32)
+    whiten: float = _said("0 to 1: how far components get equal variance", 0.0)
+    size: str = _said("of the U-Net: tiny, small or base", "small")
+    window: int | None = _said("cells a side of what one training example shows", None, "all; 32 of more than 32")
+    prediction: str = _said("v_prediction, epsilon or sample", "v_prediction")
+    steps: int = _said("at most so many steps", 700)
+    epochs: int | None = _said("passes over the images, instead of steps", None, "none")
+    minutes: float = _said("at most so long", 10.0)
+    batch: int = _said("images per step", 32)
+    lr: float = _said("peak of the learning rate", 8e-4)
+    ema: float = _said("decay of the average of weights", 0.995)
+    guard: float | None = _said("noise level, share of T, that decides what is kept", None, "the scores' own")
+    check: int = _said("steps between two looks at held-out images", 50)
+    patience: int = _said("looks without a better one before the fit ends", 6)
+    checkpoint_s: float = _said("seconds between checkpoints", 30.0)
+    precision: str = _said("auto, fp32 or bf16", "auto")
     seed: int = 0
 
     def __post_init__(self) -> None:

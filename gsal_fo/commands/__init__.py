@@ -25,13 +25,13 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, title: str, *, ski
         if f.name in skip:
             continue
         options = [t for t in getattr(hints[f.name], "__args__", (hints[f.name],)) if t is not type(None)]
-        default = "the model's own" if f.default is None else f.default
+        default = f.metadata.get("default", "the model's own") if f.default is None else f.default
         group.add_argument(
             "--" + f.name.replace("_", "-"),
             type=options[0],
             metavar=options[0].__name__.upper(),
             default=argparse.SUPPRESS,
-            help=f"default {default}".replace("%", "%%"),
+            help=f"{f.metadata.get('help', '')} (default {default})".lstrip().replace("%", "%%"),
         )
 
 
