@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from gsal_fo.config import from_dict
@@ -21,6 +22,7 @@ from lightning_modules.fit_diffusion.spaces import Coder, load_coder
 from lightning_modules.progress import Reporter
 
 MOST = 20_000  # images; a fit sees no more examples than this in hours of CPU
+DISK_BYTES = 8 * 2**30  # of latents: 8 000 images at 128 x 128 cells of 32 channels
 
 
 def fit_run(run: Path, config: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def fit_run(run: Path, config: dict[str, Any], reporter: Reporter) -> dict[str, 
         raise ShardError(f"{out} holds other files; give a new or empty folder")
     settings = from_dict(FitSettings, config["config"])
     coder = load_coder(settings)
+    if coder is not None and torch.cuda.is_available():
+        coder.to("cuda")
     paths = _paths(run, settings, reporter)
     per_epoch = max(1, round((1 - 1 / HELD_OUT) * len(paths)) // settings.batch)
     total = len(paths) + (settings.epochs * per_epoch if settings.epochs else settings.steps)
@@ -66,9 +70,17 @@ def _paths(run: Path, settings: FitSettings, reporter: Reporter) -> list[tuple[s
     rows = table_rows(pq.read_table(run / "manifest.parquet", columns=["id", "filepath"]))
     paths = [(row["id"], row["filepath"]) for row in rows]
     order = np.random.default_rng([settings.seed, 0]).permutation(len(paths))
-    if len(paths) > MOST:
-        reporter.note(f"fitting on {MOST} of {len(paths)} images, drawn by seed {settings.seed}")
-    return [paths[i] for i in order[:MOST]]
+    most = min(MOST, DISK_BYTES // image_bytes(settings))
+    if len(paths) > most:
+        reporter.note(f"fitting on {most} of {len(paths)} images, drawn by seed {settings.seed}")
+    return [paths[i] for i in order[:most]]
+
+
+def image_bytes(settings: FitSettings) -> int:
+    """What an image's latents take on disk, about."""
+    if settings.space == "features":
+        return 2 * settings.components * (settings.side // settings.stride) ** 2
+    return 2 * 3 * settings.side**2 if settings.space == "pixels" else 2 * settings.side**2
 
 
 def _latents(

@@ -48,7 +48,10 @@ def test_fit_writes_a_model_once_and_nothing_into_the_dataset(tmp_path, dataset,
     ("wrong", "says"),
     [
         ({"stages": ["layer9"]}, "has no stage 'layer9'; it has features.3 (stride 4), features.6 (stride 8)"),
-        ({"space": "vae", "vae": "/nowhere/vae"}, "no autoencoder '/nowhere/vae': give an existing folder, or a hub id"),
+        (
+            {"space": "vae", "vae": "/nowhere/vae"},
+            "no autoencoder '/nowhere/vae': give an existing folder, or a hub id",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_used_is_one_sentence(tmp_path, dataset, wrong, says):
