@@ -93,6 +93,12 @@ def open_panel(page: Page, name: str) -> Locator:
     return page.get_by_test_id(f"panel-content-{name}")
 
 
+def panel_in(modal: Locator, name: str) -> Locator:
+    """A panel of the open sample: the App lists every such panel as a tab."""
+    modal.get_by_test_id(f"panel-tab-{name}").click()
+    return modal.get_by_test_id(f"panel-content-{name}")
+
+
 def click_dot(page: Page, number: int) -> None:
     """Click a plot's marker with the real mouse: plotly takes no synthetic click."""
     dot = page.locator(".scatterlayer .trace .points path").nth(number)

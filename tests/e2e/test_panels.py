@@ -1,0 +1,97 @@
+"""The three panels by mouse and key: what a click filters, preview then tag, the arrow keys, empty and error states."""
+
+from pathlib import Path
+
+import app_page as ui
+import fiftyone as fo
+import pytest
+from playwright.sync_api import expect
+
+import gsal_fo.fo as gfo
+from tests.fo_pool import picture
+
+
+@pytest.fixture(scope="module")
+def unscored(tmp_path_factory):
+    """A dataset that nobody has scored."""
+    folder = tmp_path_factory.mktemp("unscored")
+    dataset = fo.Dataset("gsal-e2e-unscored", overwrite=True)
+    dataset.add_samples([fo.Sample(picture(folder / f"{i}.png", i)) for i in range(3)])
+    yield dataset
+    dataset.delete()
+
+
+def test_a_click_on_a_concept_shows_exactly_the_pools_images_that_carry_it(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    panel = ui.open_panel(page, "gsal_concepts")
+    rows = gfo.coverage(pool)
+    ui.click_dot(page, 1)
+    expect(panel.get_by_text(f"{rows[1]['pool']} images of the pool")).to_be_visible()
+    ui.expect_samples(page, rows[1]["pool"])
+    ui.shoot(page, shots, "09_concepts")
+    boxes = gfo.node_view(pool, rows[1]["node"], patches=True)
+    panel.get_by_role("checkbox").first.click()
+    expect(panel.get_by_text(f"{len(boxes)} proposals of the pool")).to_be_visible()
+    expect(page.get_by_test_id("entry-counts")).to_have_text(f"{len(boxes)} patches")
+    panel.get_by_text("Show all").click()
+    ui.expect_samples(page, len(pool))
+
+
+def test_a_batch_is_looked_at_then_tagged(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    panel = ui.open_panel(page, "gsal_preview")
+    amount = panel.locator("input[type=number]").first
+    amount.fill("4000")
+    expect(panel.get_by_text("budget must be a whole number in")).to_be_visible()
+    expect(panel.get_by_text("Tag this batch")).to_be_hidden()
+    ui.shoot(page, shots, "10_preview_refused")
+    amount.fill("4")
+    expect(panel.get_by_text("Tag this batch (4)")).to_be_visible()
+    ui.expect_samples(page, 4)
+    ui.shoot(page, shots, "11_preview")
+    rounds = len(gfo.runs.select_keys(pool))
+    panel.get_by_text("Tag this batch (4)").click()
+    expect(panel.get_by_text("4 images tagged").first).to_be_visible()
+    ui.shoot(page, shots, "12_tagged")
+    pool.reload()
+    assert len(gfo.runs.select_keys(pool)) == rounds + 1
+    tag = gfo.runs.load(pool, gfo.runs.select_keys(pool)[-1]).config.tag
+    assert len(pool.match_tags(tag)) == 4
+
+
+def test_the_panel_in_the_sample_follows_the_arrow_keys(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    ui.sort_by(page, "gsal_score", descending=True)
+    best = pool.sort_by("gsal_score", reverse=True).limit(2)
+    expect(ui.bubbles(page, "gsal_score").first).to_be_visible()
+    modal = ui.open_sample(page, 0)
+    panel = ui.panel_in(modal, "gsal_why")
+    for place, reason in enumerate(best.values("gsal_rationale")):
+        expect(panel.get_by_text(reason).first).to_be_visible()
+        ui.shoot(page, shots, f"13_why_{place + 1}")
+        page.keyboard.press("ArrowRight")
+    ui.close_sample(page)
+
+
+def test_an_unscored_dataset_is_told_what_to_do(page, app, unscored, shots):
+    ui.open_dataset(page, app, unscored.name)
+    for name in ("gsal_concepts", "gsal_preview"):
+        panel = ui.open_panel(page, name)
+        expect(panel.get_by_text("Score", exact=True).first).to_be_visible()
+        ui.shoot(page, shots, f"14_empty_{name}")
+    panel.get_by_role("button", name="Score").click()
+    expect(page.get_by_test_id("operators-prompt-modal").get_by_text("Choose a concept graph file")).to_be_visible()
+
+
+def test_a_lost_run_folder_is_a_sentence(page, app, pool, shots):
+    manifest = Path(gfo.runs.load(pool).config.run_dir) / "manifest.parquet"
+    aside = manifest.rename(manifest.with_suffix(".aside"))
+    try:
+        ui.open_dataset(page, app, pool.name)
+        panel = ui.open_panel(page, "gsal_concepts")
+        expect(panel.get_by_text("is gone; run score again")).to_be_visible()
+        ui.shoot(page, shots, "15_error")
+    finally:
+        aside.rename(manifest)
+    panel.get_by_text("Try again").click()
+    expect(panel.get_by_text("Labeled instances by round")).to_be_visible()
