@@ -72,7 +72,7 @@ def figure(
             }
         )
     layout = {
-        "height": f"{rows * 340 + 10}px",
+        "height": rows * 400 + 10,
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         "images": images,
         "annotations": notes,

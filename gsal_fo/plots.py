@@ -90,7 +90,7 @@ def graph_layout(graph: ConceptGraph) -> dict[str, Any]:
     ]
     return {
         **PLAIN,
-        "height": f"{int(90 + ROW_PX * (deepest + 1.5))}px",
+        "height": int(90 + ROW_PX * (deepest + 1.5)),
         "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
         "showlegend": False,
         "hovermode": "closest",
@@ -123,7 +123,7 @@ def rounds_layout() -> dict[str, Any]:
     grid = {"gridcolor": "rgba(140,140,150,0.2)", "zeroline": False}
     return {
         **PLAIN,
-        "height": "260px",
+        "height": 260,
         "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
         "legend": {"orientation": "v"},
         "xaxis": {**grid, "type": "category"},
@@ -152,7 +152,7 @@ def shares_layout(count: int) -> dict[str, Any]:
     """Layout for ``shares`` of ``count`` concepts."""
     return {
         **PLAIN,
-        "height": f"{90 + 40 * max(count, 1)}px",
+        "height": 90 + 40 * max(count, 1),
         "margin": {"l": 10, "r": 20, "t": 10, "b": 30},
         "barmode": "group",
         "bargap": 0.3,
@@ -210,7 +210,7 @@ def waterfall_layout(terms: Sequence[tuple[str, float]]) -> dict[str, Any]:
     room = 0.2 * max(high - low, 0.5)
     return {
         **PLAIN,
-        "height": f"{70 + 34 * (len(terms) + 1)}px",
+        "height": 70 + 34 * (len(terms) + 1),
         "margin": {"l": 10, "r": 20, "t": 10, "b": 30},
         "showlegend": False,
         "xaxis": {

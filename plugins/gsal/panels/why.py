@@ -47,12 +47,12 @@ class WhyThisImage(foo.Panel):
         panel.md(state.sentence or "", name="sentence")
         if state.waterfall:
             panel.plot("terms", layout=state.waterfall, config={"displayModeBar": False})
-        if state.indicators:
-            panel.md(state.indicators, name="indicators")
         if state.sheet:
             panel.plot("proposals", layout=state.sheet, config={"displayModeBar": False, "staticPlot": True})
         elif state.unreadable:
             panel.view("unreadable", types.AlertView(label=state.unreadable, severity="warning"))
+        if state.indicators:
+            panel.md(state.indicators, name="indicators")
         return page(panel)
 
     def _read(self, ctx):
@@ -68,7 +68,7 @@ class WhyThisImage(foo.Panel):
             state.problem = f"### Nothing to explain\n{error}"
             return
         where = f"Round {shown.round}, " if shown.round else ""
-        state.sentence = f"### {headline(shown.facts)}\n{shown.sentence}\n\n*{where}{shown.key}*"
+        state.sentence = f"#### {headline(shown.facts)}\n{shown.sentence}\n\n*{where}{shown.key}*"
         state.indicators = indicators(shown.facts)
         if shown.terms:
             ctx.panel.data.terms = plots.waterfall(shown.terms)
