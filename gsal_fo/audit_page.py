@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from gsal_fo import audit, error_maps, ledger
+from gsal_fo import audit, error_maps, ledger, shards
 from gsal_fo.pictures import CROP, SIDE, cut, inline, rect
 from gsal_fo.ranking import Ranking
 from gsal_fo.runner_up import best_left, reason
@@ -64,7 +64,7 @@ def _round(
     run: Path, entry: Mapping[str, Any], paths: Mapping[str, str], gone: Mapping[str, Any] | None
 ) -> Iterator[str]:
     title = f"{entry.get('tag')}: {len(entry['picks'])} images"
-    yield f"<h2>{escape(title)}</h2>{_about(entry)}"
+    yield f"<h2>{escape(title)}</h2>{_about(run, entry)}"
     if gone:
         by = f"{gone.get('who')}, {gone.get('when')}, gsal-fo {gone.get('code')}"
         yield f'<p class="bad">This round was cancelled later, by {escape(by)}.</p>'
@@ -85,15 +85,20 @@ def _round(
     )
 
 
-def _about(entry: Mapping[str, Any]) -> str:
+def _about(run: Path, entry: Mapping[str, Any]) -> str:
     """What was asked, by whom, and the state of the labels then."""
+    graded = entry["params"].get("rarity") == "graded"
+    result = run / "result.json"
+    choice = (shards.read_json(result).get("choice") or {}) if result.is_file() else {}
     params = ", ".join(f"{k} {v}" for k, v in entry["params"].items())
-    labels = ", ".join(f"{escape(k)} {v}" for k, v in entry["labels"].items()) or "none"
+    labels = ", ".join(f"{k} {v}" for k, v in entry["labels"].items()) or "none"
+    thresholds = ", ".join(f"{k} {v}" for k, v in entry["thresholds"].items())
     rows = {
         "selected by": f"{entry.get('who')}, {entry.get('when')}, gsal-fo {entry.get('code')}",
         "settings": params,
         "labels counted then": labels,
-        "rare at or below": ", ".join(f"{k} {v}" for k, v in entry["thresholds"].items()),
+        **({} if graded else {"rare at or below": thresholds}),
+        **({"assignment": choice["why"]} if choice else {}),
         "models, graph and pool": ", ".join(f"{k} {v}" for k, v in (entry.get("digests") or {}).items()) or "see files",
         "entry": f"{entry['seq']}, hash {entry['hash']}",
     }
@@ -158,11 +163,16 @@ def _terms(ranking: Ranking, row: int) -> str:
     s, p = ranking.scores, ranking.params
     if p.strategy in ("entropy", "random"):
         return ""
+    reads_difficulty = p.strategy != "symbolic_only"
+    if p.strategy in ("diffusion_only", "no_rarity"):
+        rarity = "not used"
+    else:
+        rarity = f"times lambda {p.lam:g}" if reads_difficulty else "alone"
     terms = {
         "image difficulty Z(D)": s.image[row],
         "proposal difficulty and bonus Z(L)": s.local[row],
-        "difficulty in all Z(G)": s.difficulty[row],
-        f"rarity Z(S), times lambda {p.lam:g}": s.rarity[row],
+        f"difficulty in all Z(G){'' if reads_difficulty else ', not used'}": s.difficulty[row],
+        f"rarity Z(S), {rarity}": s.rarity[row],
         "score A": s.score[row],
     }
     cells = "".join(f"<tr><td>{escape(k)}</td><td>{v:+.3f}</td></tr>" for k, v in terms.items())
@@ -172,12 +182,20 @@ def _terms(ranking: Ranking, row: int) -> str:
 def _indicators(facts: Mapping[str, Any]) -> str:
     if not facts.get("indicators"):
         return ""
+    graded = facts["rarity_rule"] == "graded"
+
+    def says(i: Mapping[str, Any]) -> str:
+        if not i["used"]:
+            return "not used"
+        return f"{i['value']:.2f}" if graded else "fired" if i["fired"] else "no"
+
     rows = "".join(
         f"<tr><td>{escape(i['node'])}</td><td>{i['level']}</td><td>{i['count']}</td><td>{i['threshold']}</td>"
-        f"<td>{'fired' if i['fired'] else 'no' if i['used'] else 'not used'}</td></tr>"
+        f"<td>{says(i)}</td></tr>"
         for i in facts["indicators"]
     )
-    head = "<tr><th>concept</th><th>level</th><th>labeled</th><th>threshold</th><th>rare</th></tr>"
+    columns = ("most of its level", "rarity") if graded else ("threshold", "rare")
+    head = f"<tr><th>concept</th><th>level</th><th>labeled</th><th>{columns[0]}</th><th>{columns[1]}</th></tr>"
     return f'<table class="indicators">{head}{rows}</table>'
 
 

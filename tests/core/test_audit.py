@@ -135,3 +135,77 @@ def test_other_thresholds_and_another_pool_are_named(run: Path):
 def test_a_run_without_a_selection_says_so(tmp_path: Path):
     with pytest.raises(ValueError, match="nothing to verify before the first selection"):
         audit.verify(tmp_path)
+
+
+def page(run: Path, out: Path) -> str:
+    assert main(["audit", "report", "--run-dir", str(run), "--out", str(out)]) == 0
+    return out.read_text()
+
+
+def test_the_page_calls_a_graded_rarity_by_its_share_and_terms_that_do_not_count_by_that(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    rows = [image(f"s{i}", rng.integers(-2, 3, 3).tolist(), rng=rng) for i in range(8)]
+    told = {}
+    for name, params in {
+        "quantile": GsalParams(),
+        "graded": GsalParams(rarity="graded"),
+        "diffusion": GsalParams(strategy="diffusion_only"),
+        "symbolic": GsalParams(strategy="symbolic_only", lam=2.0),
+        "random": GsalParams(strategy="random"),
+    }.items():
+        folder = write_run(tmp_path / name, rows)
+        select(folder, np.ones(8, dtype=bool), params, "one")
+        told[name] = page(folder, tmp_path / f"{name}.html")
+    assert "<th>threshold</th>" in told["quantile"] and "rare at or below" in told["quantile"]
+    assert "most of its level" in told["graded"] and "rare at or below" not in told["graded"]
+    # By hand, for a void: 1 of at most 9, subsurface 1 of 14, dark 6 of 10.
+    assert all(f"<td>{share}</td>" in told["graded"] for share in ("0.89", "0.93", "0.40"))
+    assert "fired" not in told["graded"]
+    assert "rarity Z(S), times lambda 1" in told["quantile"] and "rarity Z(S), not used" in told["diffusion"]
+    assert "rarity Z(S), alone" in told["symbolic"] and "Z(G), not used" in told["symbolic"]
+    assert "score A" not in told["random"]
+
+
+CHEATS = {
+    "graph": (lambda e: e["graph"]["concepts"]["void"].update(coarse="surface"), "line 1: the entry was altered"),
+    "label counts": (lambda e: e["labels"].update(void=7), "line 1: the entry was altered"),
+    "constants": (lambda e: e["params"].update(lam=3.0), "line 1: the entry was altered"),
+    "order": (lambda e: e["picks"].reverse(), "pick 1 is"),
+    "threshold": (lambda e: e["thresholds"].update(fine=4), "thresholds are"),
+    "code version": (lambda e: e.update(code="9.9"), "line 1: the entry was altered"),
+    "model digest": (lambda e: e.update(digests={"detector_model": "0" * 64}), "line 1: the entry was altered"),
+    "who": (lambda e: e.update(who="nobody"), "line 1: the entry was altered"),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+@pytest.mark.parametrize("rehash", [False, True])
+def test_every_part_of_an_entry_is_covered(run: Path, cheat: str, rehash: bool):
+    """Without a new hash the entry is named; with one, the line after it and what the dataset records disagree."""
+    change, said = CHEATS[cheat]
+    recorded = {e["tag"]: e["hash"] for e in map(json.loads, lines(run))}
+    first, second = lines(run)
+    entry = json.loads(first)
+    change(entry)
+    rewrite(run, [rehashed(first, **entry) if rehash else json.dumps(entry), second])
+    found = audit.verify(run, recorded)
+    if rehash:
+        assert any("line 2: does not follow" in text for text in found)
+        assert any("entry of one is not the one that the dataset records" in text for text in found)
+    else:
+        assert any(said in text for text in found), found
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "result.json", "assigned.json"])
+def test_the_files_beside_the_parts_are_covered_too(tmp_path: Path, name: str):
+    rows = [image(f"s{i}", [0, 1, 2]) for i in range(5)]
+    folder = write_run(tmp_path, rows)
+    for extra in ("result.json", "assigned.json"):
+        (folder / extra).write_text('{"models": {"detector": "abc"}}')
+    select(folder, np.ones(5, dtype=bool), GsalParams(), "one")
+    assert audit.verify(folder) == []
+    path = folder / name
+    path.write_bytes(path.read_bytes().replace(b"abc", b"abd") if path.suffix == ".json" else path.read_bytes() + b" ")
+    if name == "assigned.json":
+        path.unlink()
+    assert any(f"entry 1 (one): {name} was altered" in t or f"{name} is gone" in t for t in audit.verify(folder))
