@@ -1,6 +1,7 @@
 """The FiftyOne side: datasets in, fields, tags and run records out. The only package that imports fiftyone."""
 
 from gsal_fo.fo import plugin, runs
+from gsal_fo.fo.annotating import annotate
 from gsal_fo.fo.cancelling import cancel
 from gsal_fo.fo.concepts import build_concepts, propose_concepts
 from gsal_fo.fo.covering import coverage, node_view
@@ -15,6 +16,7 @@ from gsal_fo.fo.visualizing import visualize
 
 __all__ = [
     "IngestReport",
+    "annotate",
     "build_concepts",
     "cancel",
     "coverage",

@@ -49,6 +49,7 @@ SAMPLE_FIELDS: tuple[Field, ...] = (
     Field("gsal_round", fo.IntField, "Round in which the image was selected for labeling", owner="select"),
     Field("gsal_status", fo.StringField, "Where the round's image is: picked, sent, or labeled", owner="select"),
     Field("gsal_sent", fo.DateTimeField, "When the image was handed to labelers last", owner="select"),
+    Field("gsal_prelabels", _E, "Proposals handed to an annotation backend", document=fo.Detections, owner="select"),
 )
 PROPOSAL_FIELDS: tuple[Field, ...] = tuple(
     Field(f"gsal_proposals.detections.{name}", kind, meaning, element=element)

@@ -199,6 +199,12 @@ def export_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
     return None
 
 
+def backends() -> list[str]:
+    """FiftyOne's annotation backends, its default first."""
+    config = fo.annotation_config
+    return sorted(config.backends, key=lambda name: (name != config.default_backend, name))
+
+
 def rounds_of(dataset: fo.Dataset) -> dict[str, str]:
     """Tag -> how far the round has come, the latest first; nothing is written."""
     counts: dict[int, Counter[str]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.boxes import xywh_px_to_xywh_rel
-from gsal_fo.fo import exporting, folders, pool, runs, states
+from gsal_fo.fo import annotating, exporting, folders, pool, runs, states
 from gsal_fo.fo.formats import FORMATS, Labeled, opened, read
 from gsal_fo.fo.matching import match
 from gsal_fo.fo.rounds import graph_of
@@ -72,7 +72,7 @@ def ingest(
     Args:
         dataset: the dataset (of a view, its dataset).
         labels: a label file, a folder or a zip of one of `export`'s formats, as the labeling tool exports it; or the
-            name of a Detections field of the dataset.
+            name of a Detections field of the dataset, or of an annotation run of `annotate`.
         format: "coco", "yolo", "voc", "cvat", "labelstudio" or "fiftyone"; "auto" finds out.
         label_field: the Detections field that receives them; made where it is missing.
         manifest: ``manifest.json`` of the export that was labeled; None looks beside the labels and one folder up.
@@ -96,6 +96,8 @@ def ingest(
         if labels == label_field:
             raise ValueError(f'"{labels}" is the label field itself; name another field or a label file')
         found = _from_field(root, labels)
+    elif isinstance(labels, str) and labels in root.list_annotation_runs() and not path.exists():
+        found = annotating.load(root, labels, lambda name: _from_field(root, name))
     elif path.exists():
         found = _from_files(root, path, format, label_field, manifest, report)
     else:

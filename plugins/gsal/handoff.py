@@ -139,7 +139,48 @@ class Cancel(foo.Operator):
         return answer(ctx, run)
 
 
-OPERATORS = (Export, Ingest, Cancel)
+class Annotate(foo.Operator):
+    """Hand the batch to a backend of FiftyOne's."""
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="gsal_annotate",
+            label="GSAL: annotate the batch in CVAT, Label Studio or Labelbox",
+            description="With pre-labels from the proposals; the server's FIFTYONE_ variables hold the credentials",
+            icon="draw",
+            dynamic=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx):
+        form = types.Object()
+        form.enum("backend", forms.backends(), label="Backend", default=forms.backends()[0])
+        form.str("anno_key", label="Name of the annotation run", description="Take labels back by it", required=True)
+        form.str("url", label="Address of the server", description="Empty: as FiftyOne is configured")
+        _round(ctx, form, "Empty: all images of the view")
+        _prelabels(ctx, form)
+        return types.Property(form, view=types.View(label="Annotate the batch"))
+
+    def execute(self, ctx):
+        def run():
+            view, url = _batch(ctx), ctx.params.get("url")
+            options = {n: ctx.params.get(n, forms.DEFAULTS[n]) for n in ("prelabels", "floor")}
+            options |= {"url": url} if url else {}
+            backend = ctx.params.get("backend") or forms.backends()[0]
+            key = gfo.annotate(view, ctx.params["anno_key"], backend=backend, **options)
+            if not ctx.delegated:
+                ctx.ops.reload_dataset()
+            return {"anno_key": key, "images": len(view)}, f"{len(view)} images handed to {backend} as {key}"
+
+        return answer(ctx, run)
+
+    def resolve_output(self, ctx):
+        return outputs(ctx, images="Images", anno_key="Annotation run")
+
+
+OPERATORS = (Export, Ingest, Annotate, Cancel)
 
 
 def _batch(ctx):

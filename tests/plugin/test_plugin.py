@@ -190,3 +190,14 @@ def test_the_next_form_remembers_the_last_run(scored):
 def test_the_plugin_folder_is_data_and_not_a_package():
     assert not (Path(gfo.plugin.source()).parent / "__init__.py").exists()
     assert isinstance(Object(), Object)
+
+
+def test_a_round_is_cancelled_from_the_app_and_a_bad_backend_is_a_notice(scored):
+    assert "nothing to cancel" in problem("gsal_cancel", scored)
+    execute("gsal_select", scored, budget=2)
+    assert problem("gsal_cancel", scored) is None
+    result = execute("gsal_annotate", scored, anno_key="no name", tag="gsal_round_001").result
+    assert "anno_key must be a name" in result["error"]
+    assert execute("gsal_cancel", scored, tag="gsal_round_001").result["images"] == 2
+    scored.reload()
+    assert not scored.count_sample_tags()

@@ -1,0 +1,74 @@
+"""A batch through FiftyOne's annotation interface, to a backend of our own that lies in memory."""
+
+import fiftyone as fo
+import fiftyone.utils.annotations as foua
+import pytest
+
+import gsal_fo.fo as gfo
+from tests.fo_pool import box
+
+SERVER: dict[str, dict] = {}  # what the backend has received: sample id -> labels
+
+
+class DeskConfig(foua.AnnotationBackendConfig):
+    @property
+    def method(self):
+        return "desk"
+
+
+class DeskResults(foua.AnnotationResults):
+    def launch_editor(self):
+        pass
+
+    def cleanup(self):
+        pass
+
+    @classmethod
+    def _from_dict(cls, d, samples, config, anno_key):
+        return cls(samples, config, anno_key, d["id_map"])
+
+
+class Desk(foua.AnnotationBackend):
+    supported_media_types = ("image",)
+    supported_label_types = ("detections",)
+    supported_scalar_types = ()
+    supported_attr_types = ()
+    supports_keyframes = supports_video_sample_fields = False
+    requires_label_schema = True
+
+    def upload_annotations(self, samples, anno_key, launch_editor=False):
+        SERVER.update({s.id: s.gsal_prelabels for s in samples})
+        id_map = {s.id: [d.id for d in s.gsal_prelabels.detections] for s in samples}
+        return DeskResults(samples, self.config, anno_key, {"gsal_prelabels": id_map}, backend=self)
+
+    def download_annotations(self, results):
+        done = {i: {d.id: d for d in labels.detections} for i, labels in SERVER.items() if labels.detections}
+        return {"gsal_prelabels": {"detections": done}}
+
+
+DeskConfig.build = lambda self: Desk(self)
+
+
+def test_a_batch_goes_to_a_backend_and_its_labels_come_back(scored):
+    SERVER.clear()
+    batch = gfo.select(scored, 2)
+    first, second = batch.values("id")
+    assert gfo.annotate(batch, "desk_1", backend=DeskConfig) == "desk_1"
+    assert scored.get_annotation_info("desk_1").config.label_schema["gsal_prelabels"]["classes"] == [
+        "crack",
+        "petal",
+        "void",
+    ]
+    assert [len(SERVER[i].detections) for i in (first, second)] == [1, 1], "the proposal above the floor"
+    assert scored.values("gsal_status").count("sent") == 2
+    SERVER[first] = fo.Detections(detections=[box("petal", 0.5, 0.5, 0.25, 0.25)])
+    SERVER[second] = fo.Detections()
+    report = gfo.ingest(scored, "desk_1")
+    assert report.labeled == [first] and report.waiting == [second]
+    scored.reload()
+    (label,) = scored[first].ground_truth.detections
+    assert (label.label, label.bounding_box) == ("petal", [0.5, 0.5, 0.25, 0.25])
+    assert not scored.has_sample_field("gsal_loaded")
+    assert gfo.ingest(scored, "desk_1").unchanged == [first]
+    with pytest.raises(ValueError, match='has an annotation run "desk_1" already'):
+        gfo.annotate(batch, "desk_1", backend=DeskConfig)
