@@ -36,6 +36,7 @@ STRATEGIES = (
 NOISE = ("shared", "per_sample")
 REDUCE = ("mean", "max", "topk")
 REGIONS = ("crops", "maps")
+PRECISION = ("fp32", "bf16")
 ASSIGN = ("auto", "clip", "prototypes", "detector")
 PROPOSALS = ("detections", "objectness")
 ARCHITECTURES = ("small", "mobilenet_v3_320", "r50_fpn", "r50_fpn_v2")
@@ -135,7 +136,10 @@ class DiffusionConfig:
     of T), ``reduce``, ``regions``, ``crop_size`` (pixels) or ``screen`` means the model's own default: 0.4, "mean",
     "crops", 256, 1 unless its folder says otherwise. ``steps`` > 1 denoises with that many DDIM steps down to 0.
     ``screen`` in (0, 1]: share of the images whose crops are scored one by one; those of the rest are estimated from
-    the images' maps (``gsal_fo.screening``), and 1 is the literal method."""
+    the images' maps (``gsal_fo.screening``), and 1 is the literal method. ``vae``: folder or hub
+    id of an autoencoder in place of the model's own, such as a tiny one. ``precision``: "bf16" halves memory and is
+    faster on GPUs and CPUs with bfloat16 units. ``channels_last``, ``attention_slicing`` (less memory, slower) and
+    ``compile`` (long runs on a GPU) change no score beyond rounding."""
 
     model: str = "embedded"
     t: float | None = None
@@ -148,6 +152,11 @@ class DiffusionConfig:
     screen: float | None = None
     seed: int = 0
     batch_size: int = 16
+    vae: str | None = None
+    precision: str = "fp32"
+    channels_last: bool = False
+    attention_slicing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.t is not None:
@@ -174,6 +183,10 @@ class DiffusionConfig:
                 )
         _whole("seed", self.seed, 0)
         _whole("batch_size", self.batch_size, 1)
+        _one_of("precision", self.precision, PRECISION)
+        for name in ("channels_last", "attention_slicing", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false; got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)

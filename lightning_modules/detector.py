@@ -25,7 +25,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, batched_n
 from gsal_fo.boxes import WHOLE_IMAGE, window_grid, xyxy_px_to_xywh_rel
 from gsal_fo.config import DetectorConfig, TrainConfig
 from lightning_modules.data import groups, read_image, to_float
-from lightning_modules.nets import Encoder, load_encoder
+from lightning_modules.nets import Encoder, load_encoder, untrained
 
 SMALL_CHANNELS = 64
 SMALL_STRIDES = (8, 16, 32)
@@ -150,7 +150,7 @@ def load(folder: Path) -> tuple[FasterRCNN, dict[str, Any]]:
     try:
         facts = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
         # The stored weights hold the backbone too, so its own file is not needed any more.
-        backbone = "embedded" if facts["backbone"] == "embedded" else "none"
+        backbone = untrained(facts["backbone"]) if facts["arch"] == "small" else "none"
         model = build(facts["arch"], classes=len(facts["classes"]), backbone=backbone, size=facts["size"])
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:

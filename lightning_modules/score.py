@@ -169,8 +169,18 @@ class Difficulty:
 
     def __init__(self, run: Run) -> None:
         config = run.config.diffusion
-        self.run, self.denoiser, self.pad = run, load_denoiser(config.model), run.config.concepts.pad
+        self.run, self.pad = run, run.config.concepts.pad
+        self.denoiser = load_denoiser(
+            config.model,
+            vae=config.vae,
+            precision=config.precision,
+            channels_last=config.channels_last,
+            attention_slicing=config.attention_slicing,
+            compiled=config.compile,
+        )
         self.settings = resolve(config, self.denoiser)
+        if run.config.precision != "32-true":  # Lightning casts the model, or what it computes, itself
+            self.settings["trainer_precision"] = run.config.precision
         self.mark = scorer_digest(self.settings, self.denoiser, pad=self.pad)
         folder, scorer = run.config.cache, statistics_digest(self.settings, self.denoiser, pad=self.pad)
         self.cache = StatisticsCache(Path(folder), scorer=scorer, rank=worker.rank()) if folder else None
@@ -198,7 +208,9 @@ class Difficulty:
 
     def result(self) -> dict[str, Any]:
         """The settings in force and how much went through the model."""
+        config = self.run.config.diffusion
         facts = {"space": self.denoiser.space, "model_digest": self.denoiser.digest, "digest": self.mark}
+        facts |= {"vae": config.vae, "precision": config.precision}
         return {**self.settings, **facts, **self.facts}
 
     def _predict(self, stage: str, *, gives: str, wanted: Callable[[dict[str, Any]], bool]) -> None:

@@ -12,6 +12,7 @@ from gsal_fo.bars import Bars
 from gsal_fo.commands import Result, add_settings, given
 from gsal_fo.fit_settings import FitSettings
 
+ENCODERS = "embedded, torchvision:MODEL, timm:MODEL, open_clip:MODEL:TAG, detector:FOLDER, mobilenet_v2:FILE"
 STAGES = ("detector", "diffusion", "concepts", "train")
 
 
@@ -46,7 +47,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--assign", choices=config.ASSIGN, default=None, help="how proposals get their concept (default auto)"
     )
-    sub.add_argument("--encoder", default=None, help="embeds crops for prototypes (default: CLIP)")
+    sub.add_argument("--encoder", default=None, help=f"embeds crops for prototypes (default: CLIP): {ENCODERS}")
     sub.add_argument("--config", type=Path, metavar="YAML", help="score settings, as written into each run folder")
     stages = f"a setting of {', '.join(STAGES)}; may be repeated"
     sub.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", help=stages)

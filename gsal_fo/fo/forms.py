@@ -44,6 +44,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "noise": cfg.NOISE,
     "reduce": cfg.REDUCE,
     "regions": cfg.REGIONS,
+    "precision": cfg.PRECISION,
     "proposals": cfg.PROPOSALS,
     "arch": cfg.ARCHITECTURES,
 }
@@ -60,7 +61,7 @@ STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One constant as a form field: ``kind`` is int, float or str; ``default`` None is the model's own."""
+    """One constant as a form field: ``kind`` is int, float, bool or str; ``default`` None is the model's own."""
 
     key: str
     name: str
@@ -76,7 +77,7 @@ def settings(stage: str) -> list[Setting]:
     out = []
     for field in dataclasses.fields(kind):
         if field.name not in skip:
-            plain = [t for t in _types(hints[field.name]) if t in (int, float, str)]
+            plain = [t for t in _types(hints[field.name]) if t in (int, float, bool, str)]
             if plain:
                 key = f"{stage}__{field.name}"
                 choices = CHOICES.get(field.name, ())

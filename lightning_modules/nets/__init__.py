@@ -7,7 +7,7 @@ from lightning_modules.nets.autoencoder import autoencoder_latent, autoencoder_p
 from lightning_modules.nets.base import EMBEDDED, Encoder, Frozen, weights_digest
 from lightning_modules.nets.clip import Clip, load_clip
 from lightning_modules.nets.denoiser import Denoiser, load_denoiser
-from lightning_modules.nets.encoders import load_encoder
+from lightning_modules.nets.encoders import load_encoder, untrained
 from lightning_modules.nets.files import embedded_folder
 from lightning_modules.nets.spaces import FeatureSpace, joined_maps
 
@@ -26,5 +26,6 @@ __all__ = [
     "load_clip",
     "load_denoiser",
     "load_encoder",
+    "untrained",
     "weights_digest",
 ]

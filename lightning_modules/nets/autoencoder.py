@@ -27,6 +27,14 @@ def load_autoencoder(name: str) -> Any:
     return read_autoencoder(folder, sub).requires_grad_(False).eval()
 
 
+def downscale(coder: Any) -> int:
+    """Pixels per latent cell: an autoencoder halves once per level after the first."""
+    config = coder.config
+    tiny = "encoder_block_out_channels" in config
+    levels = config.encoder_block_out_channels if tiny else config.block_out_channels
+    return 2 ** (len(levels) - 1)
+
+
 def autoencoder_latent(coder: Any, x: Tensor) -> Tensor:
     """Latents (B, C, h, w) of images (B, 3, H, W) in [-1, 1]: posterior mean, scaled."""
     out = coder.encode(x)
@@ -40,6 +48,7 @@ def autoencoder_picture(coder: Any, z: Tensor) -> Tensor:
 
 
 def read_autoencoder(folder: Path, sub: str | None = "vae") -> Any:
+    """The autoencoder of a diffusers folder; raises ValueError for another kind."""
     import diffusers
 
     where = folder / (sub or "")

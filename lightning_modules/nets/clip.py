@@ -37,12 +37,63 @@ class ClipTower(Encoder):
         return F.normalize(self.tower(self.normalized(resized_to(x, self.input_size))), dim=1)
 
 
+class ClipVitTower(Encoder):
+    """The ViT image tower of an open_clip model: patch tokens after each quarter of its blocks as a map, and the
+    tower's own output as embedding. Position embeddings are resized (bicubic) for inputs of another size."""
+
+    tower: Any
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.tower = tower = clip.visual
+        self.patch, depth = side_of(tower.patch_size), len(tower.transformer.resblocks)
+        self.blocks = sorted({max(0, round(depth * part / 4) - 1) for part in (1, 2, 3, 4)})
+        width = tower.conv1.out_channels
+        self.stages = {f"blocks.{i}": (width, self.patch) for i in self.blocks}
+        self.embed_dim, self.input_size = tower.output_dim, side_of(tower.image_size)
+        self._normalize_by(tuple(tower.image_mean), tuple(tower.image_std))
+        self._seal(tower, ["open_clip", self.input_size])
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        grid = [max(1, side // self.patch) for side in x.shape[-2:]]
+        whole = (grid[0] * self.patch, grid[1] * self.patch)
+        if tuple(x.shape[-2:]) != whole:  # a patch of 14 does not divide a multiple of 32
+            x = F.interpolate(x, whole, mode="bilinear", antialias=True, align_corners=False)
+        patches = self.tower.conv1(self.normalized(x)).flatten(2).transpose(1, 2)  # (B, h w, C)
+        head = self.tower.class_embedding.view(1, 1, -1).expand(len(x), -1, -1)
+        tokens = torch.cat([head, patches], 1) + self._positions(grid)
+        _, layers = self.tower.transformer.forward_intermediates(self.tower.ln_pre(tokens), indices=self.blocks)
+        maps = (tokens[:, 1:].transpose(1, 2).unflatten(2, grid) for tokens in layers)
+        return dict(zip(self.stages, maps, strict=True))
+
+    def _positions(self, grid: list[int]) -> Tensor:
+        positions, own = self.tower.positional_embedding, self.tower.grid_size
+        if tuple(grid) == tuple(own):
+            return positions
+        table = positions[1:].T.unflatten(1, own)[None]  # (1, C, h, w)
+        table = F.interpolate(table, grid, mode="bicubic", antialias=True, align_corners=False)
+        return torch.cat([positions[:1], table[0].flatten(1).T])
+
+    def embed(self, x: Tensor) -> Tensor:
+        out = self.tower(self.normalized(resized_to(x, self.input_size)))
+        return F.normalize(out[0] if isinstance(out, tuple) else out, dim=1)
+
+
+def tower_of(model: Any) -> Encoder | None:
+    """The image tower of an open_clip model as an encoder; None where it has no maps that are known here."""
+    if hasattr(model.visual, "layer4"):
+        return ClipTower(model)
+    if hasattr(model.visual, "class_embedding") and hasattr(model.visual, "transformer"):
+        return ClipVitTower(model)
+    return None
+
+
 class Clip(Frozen):
     """A frozen open_clip model. ``encoder`` is its image tower's Encoder where that has feature maps, else None;
     ``logit_scale`` the inverse temperature of its softmax; ``input_size`` in pixels."""
 
     model: Any
-    encoder: ClipTower | None
+    encoder: Encoder | None
     mean: Tensor
     std: Tensor
 
@@ -58,7 +109,7 @@ class Clip(Frozen):
         )
         self.requires_grad_(False).eval()
         # No submodule of its own: the tower is already inside `model`.
-        self.__dict__["encoder"] = ClipTower(model) if hasattr(model.visual, "layer4") else None
+        self.__dict__["encoder"] = tower_of(model)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Clip":
         if self.encoder is not None:  # it shares the weights; its own buffers must move with them

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_modules.nets.autoencoder import autoencoder_latent, read_autoencoder
+from lightning_modules.nets.autoencoder import autoencoder_latent, downscale, load_autoencoder, read_autoencoder
 from lightning_modules.nets.base import EMBEDDED, Frozen, side_of, weights_digest
 from lightning_modules.nets.files import folder_of, read_json
 from lightning_modules.nets.pipeline import empty_prompt, load_schedule, load_unet
 from lightning_modules.nets.spaces import FeatureSpace, read_feature_space
 
 DEFAULTS = {"t": 0.4, "reduce": "mean", "regions": "crops", "crop_size": 256, "draws": 4}  # METHOD.md, literal
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FEATURE_DEFAULTS = {"t": 0.7, "reduce": "max", "regions": "maps"}  # measured there; a folder's own choice goes first
 
 
@@ -24,7 +25,11 @@ class Denoiser(Frozen):
         input_size: side in pixels of a whole image as fed to ``latent``; crops use ``defaults["crop_size"]``.
         alphas_cumprod: (T,) cumulative product of 1 - beta.
         defaults: t (share of T), reduce, regions, crop_size, draws.
-        digest: 16 hex characters of all weights and settings that a score depends on.
+        digest: 16 hex characters of all weights and settings that a score depends on, precision included.
+
+    Args:
+        precision: "fp32" or "bf16": what the U-Net and the autoencoder compute in. Noising, the step from prediction
+            to x0, the statistics, and a feature space's encoder stay float32.
     """
 
     alphas_cumprod: Tensor
@@ -44,8 +49,11 @@ class Denoiser(Frozen):
         coder: Any = None,
         prompt: Tensor | None = None,
         clip_range: float | None = None,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
         if prediction not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(
                 f"the scheduler's prediction_type must be epsilon, v_prediction or sample; got {prediction!r}"
@@ -56,7 +64,12 @@ class Denoiser(Frozen):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float())
         self.register_buffer("prompt", prompt)
         encoder_digest = coder.encoder.digest if isinstance(coder, FeatureSpace) else None
-        self.digest = weights_digest(self, [space, prediction, input_size, clip_range, encoder_digest])
+        rounding = [] if precision == "fp32" else [precision]
+        self.digest = weights_digest(self, [space, prediction, input_size, clip_range, encoder_digest, *rounding])
+        self.dtype = PRECISIONS[precision]
+        for net in (unet, coder if space == "vae" else None):
+            if net is not None:
+                nn.Module.to(net, self.dtype)  # diffusers' own `to` warns about an empty list of exceptions
         self.requires_grad_(False).eval()
 
     def latent(self, x: Tensor) -> Tensor:
@@ -66,7 +79,7 @@ class Denoiser(Frozen):
         x = x * 2 - 1
         if self.space == "pixels":
             return x.mean(1, keepdim=True) if self.unet.config.in_channels == 1 else x
-        return autoencoder_latent(self.coder, x)
+        return autoencoder_latent(self.coder, x.to(self.dtype)).float()
 
     def predict_x0(self, z_t: Tensor, t: int) -> Tensor:
         """The clean prediction from noised latents (N, C, h, w) at step ``t`` in [0, T).
@@ -75,10 +88,10 @@ class Denoiser(Frozen):
         """
         a = self.alphas_cumprod[t]
         times = torch.full((len(z_t),), t, device=z_t.device, dtype=torch.long)
-        if self.prompt is None:
-            out = self.unet(z_t, times).sample
-        else:
-            out = self.unet(z_t, times, encoder_hidden_states=self.prompt.expand(len(z_t), -1, -1)).sample
+        given = {}
+        if self.prompt is not None:
+            given["encoder_hidden_states"] = self.prompt.to(self.dtype).expand(len(z_t), -1, -1)
+        out = self.unet(z_t.to(self.dtype), times, **given).sample.float()
         out = out[:, : z_t.shape[1]]  # a model that also predicts its variance has twice the channels
         if self.prediction == "epsilon":
             out = (z_t - (1 - a).sqrt() * out) / a.sqrt()
@@ -87,7 +100,15 @@ class Denoiser(Frozen):
         return out if self.clip_range is None else out.clamp(-self.clip_range, self.clip_range)
 
 
-def load_denoiser(name: str = EMBEDDED) -> Denoiser:
+def load_denoiser(
+    name: str = EMBEDDED,
+    *,
+    vae: str | None = None,
+    precision: str = "fp32",
+    channels_last: bool = False,
+    attention_slicing: bool = False,
+    compiled: bool = False,
+) -> Denoiser:
     """A frozen diffusion model from a diffusers folder.
 
     Args:
@@ -95,6 +116,14 @@ def load_denoiser(name: str = EMBEDDED) -> Denoiser:
             ``scheduler/`` (or a bare unconditional pipeline with the U-Net's files on top), optional ``vae/``,
             ``text_encoder/`` with ``tokenizer/``; and, for a model made by ``fit_diffusion``, ``gsal.json`` with
             ``features.safetensors``. Weights are safetensors only.
+        vae: folder or hub id of an AutoencoderKL or AutoencoderTiny in place of the folder's own autoencoder. It must
+            share its latent space: a tiny one distilled from it encodes at about a tenth of the work.
+        precision: "bf16" halves memory and is faster on hardware with bfloat16 units (recent GPUs and server CPUs);
+            elsewhere it is slower. Scores of two precisions are never mixed.
+        channels_last, attention_slicing, compiled: layout and scheduling, the same scores up to rounding.
+            ``channels_last`` helps convolutions in bf16 on a GPU; ``attention_slicing`` saves memory, at a cost in
+            time, where 512 px and more do not fit otherwise; ``compiled`` (torch.compile) needs a C++ compiler and
+            pays on pools of many minutes, since each shape of a batch is compiled once.
 
     Raises:
         ValueError: when it is missing, incomplete, of a kind that has no clean prediction, or cannot be downloaded.
@@ -114,21 +143,24 @@ def load_denoiser(name: str = EMBEDDED) -> Denoiser:
         coder = read_feature_space(folder, about)
         size = int(about["input_size"])
     elif space == "vae":
-        coder = read_autoencoder(folder)
-        # The autoencoder halves once per level after the first.
-        factor = 2 ** (len(getattr(coder.config, "block_out_channels", (1,) * 4)) - 1)
-        if hasattr(coder.config, "encoder_block_out_channels"):
-            factor = 2 ** (len(coder.config.encoder_block_out_channels) - 1)
-        size = int(about.get("input_size") or side_of(unet.config.sample_size or 64) * factor)
+        coder = load_autoencoder(vae) if vae else read_autoencoder(folder)
+        if (given := coder.config.latent_channels) != unet.config.in_channels:
+            raise ValueError(
+                f"the autoencoder of {vae or folder} gives {given} latent channels, the U-Net of {folder} takes "
+                f"{unet.config.in_channels}; give the autoencoder that it was trained with"
+            )
+        size = int(about.get("input_size") or side_of(unet.config.sample_size or 64) * downscale(coder))
     elif space == "pixels":
         size = int(about.get("input_size") or side_of(unet.config.sample_size or 256))
     else:
         raise ValueError(f"{folder}/gsal.json: space must be vae, features or pixels; got {space!r}")
+    if vae and space != "vae":
+        raise ValueError(f"{name} works on {space}, not on an autoencoder's latents; leave out the vae setting")
     if space == "pixels" and unet.config.in_channels not in (1, 3):
         raise ValueError(f"{folder}: a U-Net of {unet.config.in_channels} input channels needs its autoencoder in vae/")
     if getattr(unet.config, "cross_attention_dim", None):
         prompt = empty_prompt(folder)
-    return Denoiser(
+    model = Denoiser(
         unet,
         space=space,
         alphas_cumprod=alphas,
@@ -138,4 +170,16 @@ def load_denoiser(name: str = EMBEDDED) -> Denoiser:
         coder=coder,
         prompt=prompt,
         clip_range=clip_range if space == "pixels" else None,
+        precision=precision,
     )
+    if channels_last:
+        unet.to(memory_format=torch.channels_last)
+        if space == "vae":
+            coder.to(memory_format=torch.channels_last)
+    if attention_slicing:
+        if not hasattr(unet, "set_attention_slice"):
+            raise ValueError(f"{type(unet).__name__} of {folder} has no attention slicing; leave out attention_slicing")
+        unet.set_attention_slice("auto")
+    if compiled:
+        model.unet = torch.compile(unet)
+    return model

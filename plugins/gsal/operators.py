@@ -235,7 +235,7 @@ def _constants(ctx, form, *stages, known=None):
             if s.choices:
                 form.enum(s.key, list(s.choices), **what)
             else:
-                {int: form.int, float: form.float, str: form.str}[s.kind](s.key, **what)
+                {int: form.int, float: form.float, bool: form.bool, str: form.str}[s.kind](s.key, **what)
 
 
 def _tell(ctx, text, variant):

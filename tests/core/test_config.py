@@ -46,7 +46,8 @@ def test_the_defaults_are_the_methods():
 @given(st.sampled_from(dataclasses.fields(c.DiffusionConfig)))
 def test_every_setting_is_in_the_digest(field):
     other = {"model": "x", "t": 0.5, "draws": 6, "noise": "per_sample", "steps": 3, "reduce": "max", "regions": "maps",
-             "crop_size": 128, "screen": 0.5, "seed": 4, "batch_size": 3}  # fmt: skip
+             "crop_size": 128, "screen": 0.5, "seed": 4, "batch_size": 3, "vae": "x", "precision": "bf16",
+             "channels_last": True, "attention_slicing": True, "compile": True}  # fmt: skip
     base, changed = c.DiffusionConfig(), c.DiffusionConfig(**{field.name: other[field.name]})
     assert c.digest(base) != c.digest(changed)
     assert c.digest(base) == c.digest(c.DiffusionConfig()) and len(c.digest(base)) == 16

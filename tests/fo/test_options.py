@@ -43,6 +43,15 @@ OPTIONS = {
         },
         "params": {"alpha": 0.7, "beta": 0.3, "normalize": "concept", "shrink": 3.0},
     },
+    "7 cost": {
+        "diffusion": {
+            "vae": "owner/tiny-autoencoder",
+            "precision": "bf16",
+            "channels_last": True,
+            "attention_slicing": True,
+            "compile": True,
+        }
+    },
     "5 fusion": {
         "params": {"gamma": 0.1, "eta": 0.2, "lam": 2.0, "p": 1.0, "batch": "greedy", "strategy": "no_rarity"}
     },
@@ -60,6 +69,7 @@ VALUES = {  # every value that METHOD.md names
     "noise": ("shared", "per_sample"),
     "reduce": ("mean", "max", "topk"),
     "regions": ("crops", "maps"),
+    "precision": ("fp32", "bf16"),
     "assign": ("auto", "clip", "prototypes", "detector"),
 }
 CLASSES = {
