@@ -68,6 +68,7 @@ def test_the_panel_in_the_sample_follows_the_arrow_keys(page, app, pool, shots):
     panel = ui.panel_in(modal, "gsal_why")
     for place, reason in enumerate(best.values("gsal_rationale")):
         expect(panel.get_by_text(reason).first).to_be_visible()
+        panel.get_by_text(reason).first.click()  # else the keys move between the tabs
         ui.shoot(page, shots, f"13_why_{place + 1}")
         page.keyboard.press("ArrowRight")
     ui.close_sample(page)

@@ -10,7 +10,8 @@ from gsal_fo.fo import why as whys
 from .common import page
 
 HELP = """The ranking that chose this image, taken apart: how its score adds up, which concepts were rare with how many
-labels, and each proposal's crop above the same piece of the error map (yellow: where the diffusion model struggles)."""
+labels, and each proposal's crop above the same piece of the error map (yellow: where the diffusion model struggles).
+Click into the panel once, and the arrow keys go from image to image."""
 EMPTY = """### Not scored yet
 Run **GSAL: score the unlabeled images** from the operator browser (the key **`** opens it)."""
 LEVELS = {"fine": "label", "coarse": "family", "abstract": "attribute"}
