@@ -84,7 +84,7 @@ def test_score_select_export_and_ingest_by_mouse(page, app, fresh, shots, tmp_pa
     ui.grid_ready(page)
 
     form = ui.open_operator(page, "GSAL: take labels back")
-    ui.fill(form, "COCO file or labels field", str(labels))
+    ui.fill(form, "Label file, folder, zip, or labels field", str(labels))
     page.keyboard.press("Enter")
     ui.execute(page)
     expect(page.get_by_text(re.compile(f"{BUDGET} images")).first).to_be_visible()
