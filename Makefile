@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.gsal-setup
 OUT ?= out/demo
+JOBS ?= 2
 MONGOD = $(wildcard .venv/lib/python3*/site-packages/fiftyone/db/bin/mongod)
 
 .PHONY: help setup demo test lint clean
@@ -45,8 +46,8 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check gsal_fo lightning_modules plugins tests
 	$(BIN)/mypy
 
-test: lint ## lint, then all tests; ARGS go to pytest
-	$(BIN)/pytest $(ARGS)
+test: lint ## lint, then all tests, JOBS at a time (2); ARGS go to pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 clean: ## remove .venv, caches and demo output
 	rm -rf .venv .venv-readers .venv-labelstudio out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
