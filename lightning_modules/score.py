@@ -209,8 +209,8 @@ class Difficulty:
     def result(self) -> dict[str, Any]:
         """The settings in force and how much went through the model."""
         config = self.run.config.diffusion
-        facts = {"space": self.denoiser.space, "model_digest": self.denoiser.digest, "digest": self.mark}
-        facts |= {"vae": config.vae, "precision": config.precision}
+        facts: dict[str, Any] = {"space": self.denoiser.space, "model_digest": self.denoiser.digest}
+        facts |= {"digest": self.mark, "vae": config.vae, "precision": config.precision}
         return {**self.settings, **facts, **self.facts}
 
     def _predict(self, stage: str, *, gives: str, wanted: Callable[[dict[str, Any]], bool]) -> None:
