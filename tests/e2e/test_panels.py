@@ -42,10 +42,12 @@ def test_a_batch_is_looked_at_then_tagged(page, app, pool, shots):
     panel = ui.open_panel(page, "gsal_preview")
     amount = panel.locator("input[type=number]").first
     amount.fill("4000")
+    amount.press("Tab")
     expect(panel.get_by_text("budget must be a whole number in")).to_be_visible()
     expect(panel.get_by_text("Tag this batch")).to_be_hidden()
     ui.shoot(page, shots, "10_preview_refused")
     amount.fill("4")
+    amount.press("Tab")
     expect(panel.get_by_text("Tag this batch (4)")).to_be_visible()
     ui.expect_samples(page, 4)
     ui.shoot(page, shots, "11_preview")

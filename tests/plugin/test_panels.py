@@ -164,6 +164,12 @@ class TestPreview:
         assert event.state["settings"]["lam"] == 0 == event.state["form.b.lam"]
         assert event.view.values("id") == previewing.preview(scored, asked).ids
 
+    def test_a_default_that_the_opening_form_reports_ranks_nothing(self, scored):
+        known = Event("gsal_preview", scored, "on_load", settings(amount=4)).state["settings"]
+        state = settings(amount=4) | {"settings": known}
+        event = Event("gsal_preview", scored, "on_setting", state, path="form.b.lam", value=known["lam"])
+        assert not event.asked("set_view") and not event.state
+
     def test_nothing_is_written_until_it_is_tagged(self, scored):
         before = scored.values("last_modified_at")
         Event("gsal_preview", scored, "on_load", settings(amount=3))

@@ -53,9 +53,11 @@ class BatchPreview(Doors, foo.Panel):
 
     def on_setting(self, ctx):
         """A setting has changed; the event names its path."""
-        path = str(ctx.params.get("path", ""))
-        if path.split(".")[-1] in FIELDS:
-            ctx.panel.set_state(path, ctx.params.get("value"))
+        path, value = str(ctx.params.get("path", "")), ctx.params.get("value")
+        name, known = path.split(".")[-1], ctx.panel.state.settings or {}
+        if name not in FIELDS or (name in known and known[name] == value):
+            return  # a form that opens reports every default as a change
+        ctx.panel.set_state(path, value)
         self._read(ctx)
 
     def on_level(self, ctx):
