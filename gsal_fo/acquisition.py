@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 
 from gsal_fo.config import GsalParams
+from gsal_fo.correction import residual
 from gsal_fo.normalize import z_score, z_score_by_group
 
 CLIP_SD = 4.0  # Eq. 9: values are clipped at +-4 and shifted by 4, because a power mean needs values >= 0
+
+
+Covariates = Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ def gsal_scores(
     ids: Sequence[str] | np.ndarray | None = None,
     image_group: np.ndarray | None = None,
     proposal_group: np.ndarray | None = None,
+    image_covariates: Covariates = (),
+    proposal_covariates: Covariates = (),
 ) -> Scores:
     """Score a pool.
 
@@ -89,10 +95,13 @@ def gsal_scores(
         image_group: (N,) coarse concept of each image as a whole number, negative for none: used, and needed, where
             ``params.normalize`` is "concept".
         proposal_group: (P,) the same for proposals.
+        image_covariates: (N,) arrays whose power law is taken out of E and V, such as contrast: used, and needed, where
+            ``params.correct`` is not "none". Where one is not finite, the image counts as if its E were not.
+        proposal_covariates: (P,) arrays, the same for proposals.
 
     Raises:
-        ValueError: if shapes do not fit, a proposal points outside [0, N), an image has no proposal, or groups are
-            missing.
+        ValueError: if shapes do not fit, a proposal points outside [0, N), an image has no proposal, or groups or
+            covariates are missing.
 
     Source: Eq. 2, 7 to 11 as in METHOD.md sections 4 and 5.
     """
@@ -107,6 +116,8 @@ def gsal_scores(
         usable=np.isfinite(_floats(proposal_bonus)),
         image_group=image_group,
         proposal_group=proposal_group,
+        image_covariates=image_covariates,
+        proposal_covariates=proposal_covariates,
     )
     return fuse(hard, proposal_bonus, params, ids=ids)
 
@@ -122,6 +133,8 @@ def difficulty(
     usable: np.ndarray | None = None,
     image_group: np.ndarray | None = None,
     proposal_group: np.ndarray | None = None,
+    image_covariates: Covariates = (),
+    proposal_covariates: Covariates = (),
 ) -> Difficulty:
     """Eq. 7 and 8: Z(D_i) and Z(d_ij). Arguments as in ``gsal_scores``; ``usable`` (P,) bool can leave out more."""
     e_i, v_i, e_ij, v_ij = map(_floats, (image_error, image_variance, proposal_error, proposal_variance))
@@ -136,22 +149,34 @@ def difficulty(
     if (owned == 0).any():
         row = int(np.argmin(owned))
         raise ValueError(f"row {row} has no proposal; give an image without any its whole-image proposal first")
+    if params.correct != "none":
+        if not len(image_covariates) or not len(proposal_covariates):
+            raise ValueError('correct="size_texture" needs image_covariates (N,) and proposal_covariates (P,)')
+        e_i, v_i = (np.where(_all_finite(image_covariates), x, np.nan) for x in (e_i, v_i))
+        e_ij, v_ij = (np.where(_all_finite(proposal_covariates), x, np.nan) for x in (e_ij, v_ij))
     good = np.isfinite(e_ij) & np.isfinite(v_ij)
     if usable is not None:
         good &= usable
     ranked = np.isfinite(e_i) & np.isfinite(v_i) & (np.bincount(owner[good], minlength=n) > 0)
     good &= ranked[owner]
 
-    def z(values: np.ndarray, keep: np.ndarray, group: np.ndarray | None) -> np.ndarray:
+    def z(values: np.ndarray, keep: np.ndarray, group: np.ndarray | None, covariates: Covariates) -> np.ndarray:
         values = np.where(keep, values, np.nan)
+        if params.correct != "none":
+            values = residual(values, *covariates)
         if params.normalize == "pool":
             return z_score(values)
         if group is None or len(group) != len(values):
             raise ValueError('normalize="concept" needs image_group (N,) and proposal_group (P,), the coarse concepts')
         return z_score_by_group(values, group, shrink=params.shrink)
 
-    image = params.alpha * z(e_i, ranked, image_group) + params.beta * z(v_i, ranked, image_group)
-    proposal = params.alpha * z(e_ij, good, proposal_group) + params.beta * z(v_ij, good, proposal_group)
+    image, proposal = (
+        params.alpha * z(e, keep, group, covariates) + params.beta * z(v, keep, group, covariates)
+        for e, v, keep, group, covariates in (
+            (e_i, v_i, ranked, image_group, image_covariates),
+            (e_ij, v_ij, good, proposal_group, proposal_covariates),
+        )
+    )
     used = np.flatnonzero(good)
     if (np.diff(owner[used]) < 0).any():
         used = used[np.argsort(owner[used], kind="stable")]
@@ -254,6 +279,10 @@ def weights(params: GsalParams) -> tuple[float, float, float]:
         gamma = lam = 0.0
     eta = {"image_only": 0.0, "proposal_only": 1.0}.get(params.strategy, eta)
     return gamma, lam, eta
+
+
+def _all_finite(arrays: Covariates) -> np.ndarray:
+    return np.all([np.isfinite(_floats(a)) for a in arrays], axis=0)
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -21,6 +21,7 @@ IMAGE_RARITY = ("mean", "max")
 UNMATCHED = ("rare", "none")
 BATCH = ("static", "greedy")
 NORMALIZE = ("pool", "concept")
+CORRECT = ("none", "size_texture")
 STRATEGIES = (
     "gsal",
     "diffusion_only",
@@ -66,7 +67,8 @@ class GsalParams:
     infinite, also as the text "inf": an image counts as its highest proposal; ``strategy``
     names an ablation switch or a placebo of METHOD.md section 5, or a baseline;
     ``seed`` acts in "random" and the placebos;
-    ``shrink`` is how many images (or proposals) of a concept weigh as much as the pool in ``normalize="concept"``.
+    ``shrink`` is how many images (or proposals) of a concept weigh as much as the pool in ``normalize="concept"``;
+    ``correct="size_texture"`` takes out of E and V what box area and local contrast explain (``gsal_fo.correction``).
     """
 
     alpha: float = 0.5
@@ -84,6 +86,7 @@ class GsalParams:
     unmatched: str = "rare"
     normalize: str = "pool"
     shrink: float = 10.0
+    correct: str = "none"
     batch: str = "static"
     strategy: str = "gsal"
     seed: int = 0
@@ -102,6 +105,7 @@ class GsalParams:
         _one_of("unmatched", self.unmatched, UNMATCHED)
         _one_of("normalize", self.normalize, NORMALIZE)
         _in_range("shrink", self.shrink, 0)
+        _one_of("correct", self.correct, CORRECT)
         _one_of("batch", self.batch, BATCH)
         _one_of("strategy", self.strategy, STRATEGIES)
         _whole("seed", self.seed, 0)

@@ -23,8 +23,10 @@ class PoolTable:
     (N,): ``ids`` str in manifest order, ``image_error`` and ``image_variance`` float32, ``entropy`` float32 (the
     detector's: the largest posterior entropy in nats among proposals with foreground probability >= 0.05, 0 where
     none, NaN without a detector), ``source`` str ("detector" | "field" | "grid" | "whole"), ``screened`` bool (False:
-    the screen left the image out of crop-level diffusion, and its proposals' E and V are estimates). (P,):
-    ``proposal_image`` int64 row, ``boxes`` (P, 4) ``xywh_rel``, ``proposal_score``, ``proposal_error``,
+    the screen left the image out of crop-level diffusion, and its proposals' E and V are estimates),
+    ``image_contrast`` float32. (P,): ``contrast`` float32 (both of ``correction.local_contrast``, and NaN in runs that
+    did not store them), ``proposal_image`` int64 row, ``boxes`` (P, 4) ``xywh_rel``, ``proposal_score``,
+    ``proposal_error``,
     ``proposal_variance`` float32, ``fine`` int16 index into ``ConceptGraph.fine`` (-1 background, -2 unmatched),
     ``prob``, ``margin`` float32.
     ``failed``: id -> reason of the images that have no result.
@@ -45,6 +47,8 @@ class PoolTable:
     fine: np.ndarray
     prob: np.ndarray
     margin: np.ndarray
+    image_contrast: np.ndarray
+    contrast: np.ndarray
 
     def first_proposal(self, row: int) -> int:
         """Position of an image's first proposal; its others follow."""
@@ -62,7 +66,9 @@ def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
     """
     run = Path(run)
     pool = _pool_ids(run)
-    proposals = _read(run, "proposals", pool, ["source"], ["boxes", "scores"], posterior=True)
+    stored = all("contrast" in pq.read_schema(path).names for path in parts(run, "proposals"))
+    scalars, lists = (["image_contrast"], ["contrast"]) if stored else ([], [])
+    proposals = _read(run, "proposals", pool, ["source", *scalars], ["boxes", "scores", *lists], posterior=True)
     difficulty = _read(
         run, statistics, pool, ["image_error", "image_variance", "screened"], ["proposal_error", "proposal_variance"]
     )
@@ -87,6 +93,9 @@ def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
     _check(
         pool, rows, boxes == 4 * counts, "has another number of boxes than of scores; delete proposals and run again"
     )
+    if stored:
+        same = proposals.counts["contrast"][proposals.place[rows]] == counts
+        _check(pool, rows, same, "has another number of contrasts than of boxes; delete proposals and run again")
     for name, stage in ((statistics, difficulty), ("assignment", assignment)):
         for column, lengths in stage.counts.items():
             same = lengths[stage.place[rows]] == counts
@@ -110,7 +119,13 @@ def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
         fine=assignment.flat("fine", rows),
         prob=assignment.flat("prob", rows),
         margin=assignment.flat("margin", rows),
+        image_contrast=proposals.column("image_contrast", rows) if stored else _unknown(len(rows)),
+        contrast=proposals.flat("contrast", rows) if stored else _unknown(int(counts.sum())),
     )
+
+
+def _unknown(count: int) -> np.ndarray:
+    return np.full(count, np.nan, dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,12 @@ def _difficulty_of(table: PoolTable, graph: ConceptGraph, params: GsalParams, ke
     families = sorted({graph.coarse_of(name) for name in graph.fine})
     family = np.array([*(families.index(graph.coarse_of(name)) for name in graph.fine), -1, -1])[table.fine]
     owner = (np.cumsum(kept) - 1)[table.proposal_image[positions]]
+    contrast = table.image_contrast[rows], table.contrast[positions]
+    if params.correct != "none" and any(len(c) and not np.isfinite(c).any() for c in contrast):
+        raise ValueError(
+            f'correct="{params.correct}" needs the contrast of images and boxes, which this scoring did not store; '
+            'score again, or rank with correct="none"'
+        )
     part = difficulty(
         table.image_error[rows],
         table.image_variance[rows],
@@ -239,6 +245,8 @@ def _difficulty_of(table: PoolTable, graph: ConceptGraph, params: GsalParams, ke
         params,
         image_group=_majority(owner, family[positions], len(rows), len(families)),
         proposal_group=family[positions],
+        image_covariates=(contrast[0],),
+        proposal_covariates=(table.boxes[positions, 2] * table.boxes[positions, 3], contrast[1]),
     )
     image, proposal = np.full(len(table.ids), np.nan), np.full(len(table.fine), np.nan)
     image[rows], proposal[positions] = part.image, part.proposal

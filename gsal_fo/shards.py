@@ -69,6 +69,8 @@ STAGES: Mapping[str, pa.Schema] = {
             ("boxes", FLOATS),
             ("scores", FLOATS),
             ("posterior", FLOATS),  # empty where no detector ran
+            ("image_contrast", pa.float32()),  # of ``correction.local_contrast``, of the image and of each box
+            ("contrast", FLOATS),
             ("source", pa.string()),  # "detector" | "field" | "grid" | "whole"
         ]
     ),

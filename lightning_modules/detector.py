@@ -24,7 +24,8 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, batched_n
 
 from gsal_fo.boxes import WHOLE_IMAGE, window_grid, xyxy_px_to_xywh_rel
 from gsal_fo.config import DetectorConfig, TrainConfig
-from lightning_modules.data import groups, read_image, to_float
+from gsal_fo.correction import local_contrast
+from lightning_modules.data import groups, read_image, resized, to_float
 from lightning_modules.nets import Encoder, load_encoder, untrained
 
 SMALL_CHANNELS = 64
@@ -32,6 +33,7 @@ SMALL_STRIDES = (8, 16, 32)
 SMALL_ANCHORS = ((12, 20), (32, 48), (80, 128))  # pixels of the resized image, per stride
 RATIOS = (0.33, 0.75, 1.33, 3.0)
 SMALLEST_BOX_PX = 1.0
+CONTRAST_SIDE = 256  # px: local contrast is that of a picture this small, whatever the camera
 PAPER_SIZES = {"min_size": 600, "max_size": 1000}  # METHOD.md section 8; pixels
 TORCHVISION: dict[str, tuple[Callable[..., FasterRCNN], dict[str, int]]] = {
     "mobilenet_v3_320": (fasterrcnn_mobilenet_v3_large_320_fpn, {"min_size": 320, "max_size": 640}),
@@ -239,7 +241,9 @@ class ImageLoader:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         pixels, _ = read_image(row["filepath"])
-        return {"image": torch.from_numpy(pixels).permute(2, 0, 1), "height": pixels.shape[0], "width": pixels.shape[1]}
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        gray = to_float(resized(pixels, CONTRAST_SIDE)).mean(0).numpy()
+        return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1], "gray": gray}
 
 
 class Proposer(pl.LightningModule):
@@ -284,6 +288,8 @@ class Proposer(pl.LightningModule):
             scores = np.ones(len(boxes), np.float32)
         if not len(boxes):
             boxes, scores, posterior, source = WHOLE_IMAGE, np.zeros(1, np.float32), none, "whole"
+        contrast = local_contrast(row["gray"], np.concatenate([WHOLE_IMAGE, boxes]))
+        head |= {"image_contrast": float(contrast[0]), "contrast": contrast[1:]}
         return {**head, "boxes": boxes.ravel(), "scores": scores, "posterior": posterior.ravel(), "source": source}
 
 

@@ -39,6 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "image_rarity": cfg.IMAGE_RARITY,
     "unmatched": cfg.UNMATCHED,
     "normalize": cfg.NORMALIZE,
+    "correct": cfg.CORRECT,
     "batch": cfg.BATCH,
     "strategy": cfg.STRATEGIES,
     "noise": cfg.NOISE,

@@ -38,6 +38,8 @@ def image(sample_id: str, fine: list[int], *, rng: np.random.Generator | None = 
         "scores": rng.random(k).tolist(),
         "posterior": [],
         "source": "field",
+        "image_contrast": float(rng.random()),
+        "contrast": rng.random(k).tolist(),
         "image_error": float(rng.random()),
         "image_variance": float(rng.random()),
         "proposal_error": rng.random(k).tolist(),

@@ -37,6 +37,8 @@ def table(seed: int, images: int = 14) -> PoolTable:
         fine=rng.integers(-2, 3, p).astype(np.int16),
         prob=rng.random(p),
         margin=rng.random(p),
+        image_contrast=rng.random(images),
+        contrast=rng.random(p),
     )
 
 
@@ -107,10 +109,9 @@ def test_greedy_does_not_let_one_rare_concept_fill_the_batch():
         "fine": np.repeat([0, 1, 2], 10).astype(np.int16),
         "boxes": np.zeros((n, 4)),
     }
-    columns = {name: getattr(pool, name)[:n] for name in ("proposal_score", "prob", "margin")}
-    even = PoolTable(
-        ids=pool.ids, failed={}, entropy=pool.entropy, source=pool.source, screened=pool.screened, **even, **columns
-    )
+    columns = {name: getattr(pool, name)[:n] for name in ("proposal_score", "prob", "margin", "contrast")}
+    images = {name: getattr(pool, name) for name in ("ids", "entropy", "source", "screened", "image_contrast")}
+    even = PoolTable(failed={}, **images, **even, **columns)
     labels = {"crack": 9, "dent": 2, "void": 1}
     kinds = {
         batch: set(even.fine[pick(rank(even, graph(), labels, GsalParams(batch=batch, levels="F")), 6)].tolist())
@@ -144,8 +145,8 @@ def test_no_rarity_spreads_evenly_over_assigned_concepts_by_difficulty():
 def permuted(pool: PoolTable, rows: np.ndarray) -> PoolTable:
     """The same pool with its images in another order."""
     positions = np.concatenate([np.flatnonzero(pool.proposal_image == row) for row in rows])
-    images = ("ids", "image_error", "image_variance", "entropy", "source", "screened")
-    proposals = ("boxes", "proposal_score", "proposal_error", "proposal_variance", "fine", "prob", "margin")
+    images = ("ids", "image_error", "image_variance", "entropy", "source", "screened", "image_contrast")
+    proposals = ("boxes", "proposal_score", "proposal_error", "proposal_variance", "fine", "prob", "margin", "contrast")
     return PoolTable(
         failed={},
         proposal_image=np.argsort(rows)[pool.proposal_image[positions]],

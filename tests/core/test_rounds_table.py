@@ -103,6 +103,8 @@ def pool(slices: list[list[str]]) -> PoolTable:
         fine=fine,
         prob=np.ones(p),
         margin=np.ones(p),
+        image_contrast=np.ones(n),
+        contrast=np.ones(p),
     )
 
 

@@ -41,7 +41,7 @@ OPTIONS = {
             "crop_size": 64,
             "seed": 5,
         },
-        "params": {"alpha": 0.7, "beta": 0.3, "normalize": "concept", "shrink": 3.0},
+        "params": {"alpha": 0.7, "beta": 0.3, "normalize": "concept", "shrink": 3.0, "correct": "size_texture"},
     },
     "7 cost": {
         "diffusion": {
@@ -65,6 +65,7 @@ VALUES = {  # every value that METHOD.md names
     "image_rarity": ("mean", "max"),
     "unmatched": ("rare", "none"),
     "normalize": ("pool", "concept"),
+    "correct": ("none", "size_texture"),
     "batch": ("static", "greedy"),
     "noise": ("shared", "per_sample"),
     "reduce": ("mean", "max", "topk"),

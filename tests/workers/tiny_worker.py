@@ -52,6 +52,7 @@ def rows_of(run, config):
             boxes, scores, source = np.array([[0, 0, 1, 1]]), np.array([0.0]), "whole"
         n = len(boxes)
         found = {"width": width, "height": height, "boxes": boxes.ravel(), "scores": scores, "source": source}
+        found |= {"image_contrast": rng.random(), "contrast": rng.random(n)}
         found["posterior"] = rng.dirichlet(np.ones(3), n).ravel() if trained else []
         hard = {"image_error": rng.random(), "image_variance": rng.random(), "map": rng.random(16), "map_width": 4}
         hard |= {"proposal_error": rng.random(n), "proposal_variance": rng.random(n)}
