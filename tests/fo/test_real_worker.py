@@ -106,7 +106,9 @@ def test_two_processes_and_a_killed_and_resumed_run_give_what_one_gives(blobs, s
     gfo.score(blobs, **settings, run_key="two", processes=2)
     two = scores_of(blobs)
     assert two.keys() == one.keys()
-    np.testing.assert_allclose([two[i] for i in one], list(one.values()), rtol=1e-5, atol=1e-5)
+    assert sorted(two, key=two.get) == sorted(one, key=one.get)
+    # E and V are equal to 1e-5 (tests/modules); a z-score divides by a spread that is a small part of their mean.
+    np.testing.assert_allclose([two[i] for i in one], list(one.values()), atol=1e-3)
     events = gfo.score_events(blobs, **settings)
     with closing(events), pytest.raises(WorkerError, match="killed by SIGKILL"):
         for event in events:

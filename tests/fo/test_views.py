@@ -34,7 +34,7 @@ def test_called_again_it_changes_nothing_but_adds_the_round(scored):
     assert gfo.setup_views(scored) == names and scored.app_config.to_dict() == before
     gfo.select(scored, 2)
     (group,) = [g for g in scored.app_config.sidebar_groups if g.name == "GSAL"]
-    assert group.paths == [*fields.SCORE_FIELDS, "gsal_round"], "a new field of ours joins the group at once"
+    assert group.paths == [*fields.SCORE_FIELDS, *fields.SELECT_FIELDS], "new fields of ours join the group at once"
     assert [*names, "GSAL: latest round"] == gfo.setup_views(scored)
 
 

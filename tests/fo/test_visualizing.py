@@ -24,7 +24,8 @@ def test_images_and_proposals_get_a_map_and_the_nearest_is_found(scored):
     assert set(boxes.label_ids) == set(scored.values("gsal_proposals.detections.id", unwind=True))
     query = ids[0]
     nearest = scored.sort_by_similarity(query, k=3, brain_key="gsal_similar_images").values("id")
-    cosine = {i: float(np.float32(rows[query]["image"]) @ np.float32(rows[i]["image"])) for i in ids}
+    unit = {i: rows[i]["image"] / np.linalg.norm(rows[i]["image"].astype(np.float64)) for i in ids}
+    cosine = {i: float(unit[query] @ unit[i]) for i in ids}
     assert nearest == sorted(ids, key=lambda i: -cosine[i])[:3]
 
 
