@@ -184,6 +184,7 @@ class Game:
                     concepts=self.concepts,
                     label_field=LABELS,
                     detector=detector,
+                    assign="clip",  # the embedded one was taught these slices: "auto" needs more labels to see it
                     params=GsalParams(strategy=strategy),
                     run_dir=runs / "score",
                     on_event=self.on_event,

@@ -6,7 +6,7 @@ from gsal_fo.fo import plugin
 
 NAME = "GSAL"
 MAP = "gsal_map_images"  # the brain run of `visualizing`
-PANELS = ("gsal_concepts",)
+PANELS = ("gsal_concepts", "gsal_preview")
 
 
 def save(dataset: fo.Dataset) -> None:

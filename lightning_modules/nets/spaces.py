@@ -69,7 +69,8 @@ def joined_maps(encoder: Encoder, x: Tensor, stages: list[str], stride: int) -> 
     if (height, width) != tuple(x.shape[-2:]):
         x = F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
     grid = (max(1, height // stride), max(1, width // stride))
-    maps = encoder.maps(x)
+    # Under autocast maps come in bfloat16, which antialiased resizing does not take on a CPU.
+    maps = {name: map_.float() for name, map_ in encoder.maps(x).items()}
     parts = [
         maps[s]
         if maps[s].shape[-2:] == grid
