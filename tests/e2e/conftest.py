@@ -57,20 +57,28 @@ def pool(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def app(pool):
-    """The App's address, with our plugin installed before its server starts."""
+def session(pool):
+    """The App on the pool, with our plugin installed before its server starts."""
     gfo.plugin.install()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     session = fo.launch_app(pool, remote=True, address="127.0.0.1", port=port)
-    yield f"http://127.0.0.1:{port}"
+    yield session
     session.close()
 
 
+@pytest.fixture(scope="session")
+def app(session):
+    """The App's address."""
+    return f"http://127.0.0.1:{session.server_port}"
+
+
 @pytest.fixture
-def page(app):
+def page(session):
     """A wide page: the App folds its toolbar into a menu on a narrow one."""
+    # The server remembers which panels the test before had open.
+    session.spaces = fo.Space(children=[fo.Panel(type="Samples", pinned=True)])
     if not shutil.which("chromium") and not Path(CHROMIUM).exists():
         if os.environ.get("CI"):
             pytest.fail("CI must have chromium: apt-get install chromium")
