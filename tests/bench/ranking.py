@@ -54,6 +54,8 @@ def write_run(folder: Path, images: int, proposals: int, classes: int, rng: np.r
                 "boxes": lists(single, rng.random((*size, 4), dtype=np.float32)),
                 "scores": lists(single, rng.random(size, dtype=np.float32)),
                 "posterior": lists(single, posterior),
+                "contrast": lists(single, rng.random(size, dtype=np.float32)),
+                "image_contrast": rng.random(rows, dtype=np.float32),
                 "source": ["detector"] * rows,
             },
             "difficulty": {
