@@ -82,6 +82,7 @@ def template(tmp_path_factory):
         use_tiny_worker(patch, folder / "home")
         dataset = fill(fo.Dataset("template", overwrite=True), folder / "images")
         scoring.score(dataset, concepts=folder / "film.yaml")
+    dataset.persistent = True  # an App or a service that ends deletes all others
     yield dataset  # after the patch: the tests that follow in this session are to find the real worker
     dataset.delete()
 

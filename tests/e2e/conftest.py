@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import fiftyone as fo
@@ -74,11 +75,24 @@ def app(session):
     return f"http://127.0.0.1:{session.server_port}"
 
 
+def only_the_grid(session):
+    """Close all panels, once the session has found its server: it tries every ten seconds."""
+    for _ in range(1200):
+        try:
+            session.spaces = fo.Space(children=[fo.Panel(type="Samples", pinned=True)])
+            return
+        except RuntimeError as error:
+            if "not connected" not in str(error):
+                raise
+            time.sleep(0.1)
+    pytest.fail("the session did not find its server within two minutes")
+
+
 @pytest.fixture
 def page(session):
     """A wide page: the App folds its toolbar into a menu on a narrow one."""
     # The server remembers which panels the test before had open.
-    session.spaces = fo.Space(children=[fo.Panel(type="Samples", pinned=True)])
+    only_the_grid(session)
     if not shutil.which("chromium") and not Path(CHROMIUM).exists():
         if os.environ.get("CI"):
             pytest.fail("CI must have chromium: apt-get install chromium")
