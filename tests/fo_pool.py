@@ -80,7 +80,7 @@ def template(tmp_path_factory):
     (folder / "film.yaml").write_text(GRAPH)
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_worker(patch, folder / "home")
-        dataset = fill(fo.Dataset("template", overwrite=True), folder / "images")
+        dataset = fill(fo.Dataset(folder.name), folder / "images")  # tests/fo and tests/plugin each have a template
         scoring.score(dataset, concepts=folder / "film.yaml")
     dataset.persistent = True  # an App or a service that ends deletes all others
     yield dataset  # after the patch: the tests that follow in this session are to find the real worker
