@@ -80,7 +80,13 @@ def from_folder(kind: Any, folder: Path, sub: str | None) -> Any:
     try:
         # Random initialization of what is then overwritten must leave no trace in the caller's generator.
         with torch.random.fork_rng(devices=[]):
-            model = kind.from_pretrained(where, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32)
+            model = kind.from_pretrained(
+                where,
+                use_safetensors=True,
+                local_files_only=True,
+                torch_dtype=torch.float32,
+                low_cpu_mem_usage=False,  # said, so that diffusers does not print advice to install another package
+            )
     except Exception as error:  # diffusers and transformers raise OSError, ValueError, RuntimeError and their own
         raise ValueError(
             f"{where}: no usable {kind.__name__} ({first_line(error)}); it needs config.json and safetensors weights"
