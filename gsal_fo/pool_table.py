@@ -55,6 +55,13 @@ class PoolTable:
         return int(np.searchsorted(self.proposal_image, row))
 
 
+def rankable(table: PoolTable) -> np.ndarray:
+    """Images (N,) bool with finite E and V of their own and of one proposal at least: what `gsal_scores` ranks."""
+    good = np.isfinite(table.proposal_error) & np.isfinite(table.proposal_variance)
+    own = np.isfinite(table.image_error) & np.isfinite(table.image_variance)
+    return np.asarray(own & (np.bincount(table.proposal_image[good], minlength=len(table.ids)) > 0))
+
+
 def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
     """Read what the worker left in a run folder. Memory: columns only, about 50 bytes per proposal.
 

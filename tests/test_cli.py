@@ -20,6 +20,7 @@ COMMANDS = (
     "select",
     "setup-views",
     "export",
+    "annotate",
     "ingest",
     "concepts",
     "audit",

@@ -1,4 +1,4 @@
-"""`gsal export | ingest | status | cancel`: a batch to the labelers and back; one call of ``gsal_fo.fo``."""
+"""`gsal export | annotate | ingest | status | cancel`: a batch to the labelers and back; one call of ``gsal_fo.fo``."""
 
 import argparse
 from collections.abc import Callable
@@ -29,8 +29,26 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     _prelabels(sub)
 
+    sub = command("annotate", annotate, "hand a tagged batch to CVAT, Label Studio or Labelbox, through FiftyOne")
+    sub.add_argument("anno_key", help="name of the annotation run, by which `gsal ingest` takes the labels back")
+    sub.add_argument("--view", help="saved view to work on instead of the whole dataset")
+    sub.add_argument("--tag", help="which batch (default: the latest round)")
+    sub.add_argument(
+        "--backend", help="one that FiftyOne is configured with; its FIFTYONE_ variables hold address and credentials"
+    )
+    sub.add_argument("--url", help="address of the server (default: as FiftyOne is configured)")
+    _prelabels(sub)
+
     sub = command("ingest", ingest, "take labels back")
-    sub.add_argument("labels", help="label file, folder or zip of a labeling tool, or a Detections field")
+    sub.add_argument(
+        "labels",
+        help="label file, folder or zip of a labeling tool, a Detections field, or an annotation run",
+    )
+    sub.add_argument(
+        "--accept-prelabels",
+        action="store_true",
+        help="labels that are still the exported pre-labels count, too: somebody has looked at each",
+    )
     sub.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="default %(default)s: found out")
     sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
     sub.add_argument("--manifest", type=Path, help="manifest.json of the export (default: beside the labels)")
@@ -63,10 +81,28 @@ def export(args: argparse.Namespace) -> Result:
     return Result(data, f"{len(batch)} images of {tag} written to {out}; next: gsal ingest {args.dataset} LABELS")
 
 
+def annotate(args: argparse.Namespace) -> Result:
+    from gsal_fo import fo
+    from gsal_fo.fo.console import backend_of, batch_of
+
+    backend = backend_of(args.backend)
+    tag, batch = batch_of(_open(args, args.view), args.tag)
+    options: dict[str, Any] = {"prelabels": not args.no_prelabels, "floor": args.floor}
+    options |= {"url": args.url} if args.url else {}
+    key = fo.annotate(batch, args.anno_key, backend=backend, **options)
+    data = {"anno_key": key, "tag": tag, "images": len(batch), "backend": backend}
+    return Result(data, f"{len(batch)} images of {tag} handed to {backend}; next: gsal ingest {args.dataset} {key}")
+
+
 def ingest(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
 
-    options = {"format": args.format, "label_field": args.label_field, "manifest": args.manifest}
+    options = {
+        "format": args.format,
+        "label_field": args.label_field,
+        "manifest": args.manifest,
+        "accept_prelabels": args.accept_prelabels,
+    }
     report = fo.ingest(_open(args), args.labels, **options)
     lines = [report.summary(), *(f"  left out: {text}" for text in report.skipped[:10])]
     return Result(report.to_dict(), "\n".join(lines))

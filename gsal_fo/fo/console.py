@@ -35,6 +35,15 @@ def batch_of(samples: fo.Dataset | fo.DatasetView, tag: str | None) -> tuple[str
     return tag, batch
 
 
+def backend_of(name: str | None) -> str:
+    """An annotation backend that FiftyOne is configured with (None: its default); raises ValueError for others."""
+    config = fo.annotation_config
+    name = name or config.default_backend
+    if name not in config.backends:
+        raise ValueError(f'FiftyOne has no annotation backend "{name}"; it has {", ".join(sorted(config.backends))}')
+    return str(name)
+
+
 def selection(samples: fo.Dataset | fo.DatasetView) -> tuple[str, str, list[dict[str, Any]]]:
     """The latest selection: its run key, its tag, and its picks, best first."""
     dataset = dataset_of(samples)

@@ -65,6 +65,25 @@ def node_view(dataset: Any, node: str, *, run_key: str | None = None, patches: b
         ValueError: the dataset has not been scored, the graph has no such node, or patches are asked of a scoring
             whose proposals another one has replaced.
     """
+    view = _carrying(dataset, node, run_key, patches)
+    return view.to_patches("gsal_proposals") if patches else view
+
+
+def shown_node(
+    dataset: Any, node: str, *, run_key: str | None = None, patches: bool = False
+) -> tuple[list[dict[str, Any]], int]:
+    """The stages of ``node_view`` for the App, and how many images or patches it shows.
+
+    The patches are not made here: the App's server makes them when it takes the view, and the number is there at once.
+    """
+    view = _carrying(dataset, node, run_key, patches)
+    if not patches:
+        return view._serialize(), len(view)
+    stages = [*view._serialize(), fo.ToPatches("gsal_proposals")._serialize()]
+    return stages, view.count("gsal_proposals.detections")
+
+
+def _carrying(dataset: Any, node: str, run_key: str | None, patches: bool) -> fo.DatasetView:
     root, now = pool.check_samples(dataset), live.of(dataset, run_key)
     if node not in now.state.graph.graph:
         raise ValueError(f'the concept graph of {now.key} has no node "{node}"')
@@ -78,7 +97,7 @@ def node_view(dataset: Any, node: str, *, run_key: str | None = None, patches: b
     view = unlabeled(root, now.record).match(F("gsal_path").contains(node))
     if not patches:
         return view.sort_by("gsal_score", reverse=True)
-    return view.filter_labels("gsal_proposals", F("path").contains(node)).to_patches("gsal_proposals")
+    return view.filter_labels("gsal_proposals", F("path").contains(node))
 
 
 def unlabeled(dataset: fo.Dataset, record: Any) -> fo.DatasetView:

@@ -133,11 +133,18 @@ def _write(batch: Batch, format: str, media: str, head: dict[str, Any], old: lis
             "width": i.size[0],
             "height": i.size[1],
             "prelabels": len(i.boxes),
+            "boxes": [[b.label, *_inside(b.xywh_rel)] for b in i.boxes],
         }
         for i, digest in zip(batch.items, digests, strict=True)
     ]
     shards.write_json({**head, "complete": True, "files": files, "images": images}, manifest)
     return images
+
+
+def _inside(box: list[float]) -> list[float]:
+    """``xywh_rel`` cut at the image's edges, as the formats write it."""
+    left, top, right, bottom = (min(max(v, 0.0), 1.0) for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+    return [round(v, 6) for v in (left, top, right - left, bottom - top)]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

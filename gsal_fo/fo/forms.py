@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import fiftyone as fo
+import numpy as np
 
 from gsal_fo import config as cfg
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import exporting, fields, formats, pool, runs, views, visualizing
+from gsal_fo.fo import exporting, fields, formats, live, pool, runs, visualizing
+from gsal_fo.pool_table import rankable
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 DEFAULTS: dict[str, Any] = {
@@ -161,16 +163,21 @@ def score_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
 
 
 def left_in_pool(dataset: fo.Dataset, samples: Any) -> int:
-    """Ranked images of ``samples`` that no round has picked and nobody has labeled."""
-    ids = set(samples.values("id")) if isinstance(samples, fo.DatasetView) else None
-    left = views.left(dataset, runs.load(dataset).config.label_field)
-    return len(left) if ids is None else len(ids & set(left.values("id")))
+    """Images of ``samples`` that `select` could pick: scored, in no round, not labeled. Their ranks say nothing of it:
+    a selection on a view ranks the view's images alone."""
+    state = live.of(dataset).state
+    free = state.free & rankable(state.table)
+    if isinstance(samples, fo.DatasetView):
+        free = free & np.isin(state.table.ids, samples.values("id"))
+    return int(free.sum())
 
 
 def default_budget(samples: Any) -> int:
-    """The table's budget, or what is left, if that is less."""
-    dataset = samples._root_dataset
-    return min(DEFAULTS["budget"], left_in_pool(dataset, samples)) if runs.score_keys(dataset) else DEFAULTS["budget"]
+    """The table's budget, or what is left, if that is less and can be known."""
+    try:
+        return min(DEFAULTS["budget"], left_in_pool(samples._root_dataset, samples))
+    except ValueError:  # not scored, or its run folder is gone, which the form says
+        return int(DEFAULTS["budget"])
 
 
 def select_problem(samples: Any, values: Mapping[str, Any]) -> str | None:

@@ -20,15 +20,19 @@ TOLERANCE = 1e-4  # of the image's side: a tenth of a pixel in a thousand, which
 
 @dataclass
 class IngestReport:
-    """What came back. Ids of samples newly ``labeled`` (``empty``: those without a box), ``unchanged`` (the same labels
-    were there), in ``conflicts`` (other labels were there and stay), ``waiting`` (images of a round that are still with
-    the labelers); names of ``unmatched`` images; ``boxes`` written; ``skipped`` annotations with a reason;
-    ``unknown_labels`` that the scoring's graph lacks, with counts."""
+    """What came back.
+
+    Ids of samples newly ``labeled`` (``empty``: those without a box), ``unchanged`` (the same labels were there), in
+    ``conflicts`` (other labels were there and stay), ``untouched`` (what came back is what was sent, and was not
+    taken), ``waiting`` (images of a round that are still with the labelers); names of ``unmatched`` images; ``boxes``
+    written; ``skipped`` annotations with a reason; ``unknown_labels`` that the scoring's graph lacks, with counts.
+    """
 
     labeled: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -42,6 +46,10 @@ class IngestReport:
             (len(self.unchanged), "already had these labels"),
             (len(self.conflicts), "have other labels and were left as they are"),
             (len(self.unmatched), "matched no sample"),
+            (
+                len(self.untouched),
+                "came back exactly as they were sent and were not taken (accept_prelabels does)",
+            ),
             (len(self.waiting), "are still with the labelers"),
         ):
             parts += [f"{count} {what}"] if count else []
@@ -62,12 +70,16 @@ def ingest(
     format: str = "auto",
     label_field: str = "ground_truth",
     manifest: str | Path | None = None,
+    accept_prelabels: bool = False,
 ) -> IngestReport:
     """Take labels into the dataset's label field.
 
     Running it twice changes nothing, and an image that has labels already keeps them: identical ones count as
     unchanged, others as conflicts. An image that the labels name without any box becomes labeled as empty; one that
     they do not name, or that the tool has as not yet labeled, stays as it is.
+
+    Most formats do not tell a pre-label from a label. So an image that comes back with exactly the pre-labels that it
+    was sent with is not taken, nor is any image where nothing at all was changed: nobody may have opened it.
 
     Args:
         dataset: the dataset (of a view, its dataset).
@@ -76,7 +88,8 @@ def ingest(
         format: "coco", "yolo", "voc", "cvat", "labelstudio" or "fiftyone"; "auto" finds out.
         label_field: the Detections field that receives them; made where it is missing.
         manifest: ``manifest.json`` of the export that was labeled; None looks beside the labels and one folder up.
-            Without one, images are matched by their path or file name.
+            Without one, images are matched by their path or file name, and pre-labels cannot be told from labels.
+        accept_prelabels: somebody has looked at each image, so unchanged pre-labels are labels.
 
     Raises:
         ValueError: the labels cannot be read, or are of another dataset; nothing was written.
@@ -89,7 +102,7 @@ def ingest(
             f'"{label_field}" is a field that scoring rewrites; keep labels in another, such as ground_truth'
         )
     exists = pool.check_detections(root, label_field, what="label field")
-    report = IngestReport()
+    report, sent = IngestReport(), Labels()
     path = Path(labels).expanduser()
     if isinstance(labels, str) and root.has_sample_field(labels) and not path.exists():
         pool.check_detections(root, labels, what="labels field")
@@ -98,12 +111,15 @@ def ingest(
         found = _from_field(root, labels)
     elif isinstance(labels, str) and labels in root.list_annotation_runs() and not path.exists():
         found = annotating.load(root, labels, lambda name: _from_field(root, name))
+        sent = _from_field(root, annotating.PRELABELS, list(found))
     elif path.exists():
-        found = _from_files(root, path, format, label_field, manifest, report)
+        about = _manifest(path if path.is_dir() else path.parent, manifest)
+        found = _from_files(root, path, format, label_field, about, report)
+        sent = _sent(about)
     else:
         raise ValueError(f'labels "{labels}" is neither a file nor a field of dataset "{root.name}"')
     with folders.lock(folders.runs_of(root.slug), wait=True):
-        _write(root, found, label_field, exists, report)
+        _write(root, found, label_field, exists, set() if accept_prelabels else _untouched(found, sent), report)
         report.waiting = [i for i, (_, state) in states.refresh(root).items() if state == states.SENT]
     counts = pool.label_counts([[label for label, _ in found[i]] for i in report.labeled])
     if runs.score_keys(root):
@@ -111,13 +127,18 @@ def ingest(
     return report
 
 
-def _write(dataset: fo.Dataset, found: Labels, name: str, exists: bool, report: IngestReport) -> None:
+def _write(
+    dataset: fo.Dataset, found: Labels, name: str, exists: bool, untouched: set[str], report: IngestReport
+) -> None:
     """Write what is new, in one bulk call."""
     present: Labels = _from_field(dataset, name, list(found)) if exists else {}
     new: dict[str, fo.Detections] = {}
     for i, boxes in found.items():
         if i in present:
             (report.unchanged if _same(present[i], boxes) else report.conflicts).append(i)
+            continue
+        if i in untouched:
+            report.untouched.append(i)
             continue
         new[i] = fo.Detections(detections=[fo.Detection(label=label, bounding_box=box) for label, box in boxes])
         report.labeled.append(i)
@@ -127,6 +148,21 @@ def _write(dataset: fo.Dataset, found: Labels, name: str, exists: bool, report: 
         if not exists:
             dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
         dataset.set_values(name, new, key_field="id")
+
+
+def _sent(manifest: dict[str, Any] | None) -> Labels:
+    """The pre-labels of an export's images. Label Studio keeps them apart from labels; older manifests lack them."""
+    if manifest is None or manifest.get("format") == "labelstudio":
+        return {}
+    entries = [e for e in manifest.get("images", []) if isinstance(e.get("boxes"), list)]
+    return {e["id"]: [(str(label), box) for label, *box in e["boxes"]] for e in entries}
+
+
+def _untouched(found: Labels, sent: Labels) -> set[str]:
+    """The images that nobody may have looked at. One without a box, before and after, is taken as looked at once any
+    other image has changed: that is how an empty image is labeled."""
+    same = {i for i in found if i in sent and _same(found[i], sent[i])}
+    return same if same == set(found) else {i for i in same if sent[i]}
 
 
 def _same(a: list[tuple[str, list[float]]], b: list[tuple[str, list[float]]]) -> bool:
@@ -151,13 +187,18 @@ def _from_field(dataset: fo.Dataset, name: str, ids: list[str] | None = None) ->
 
 
 def _from_files(
-    dataset: fo.Dataset, path: Path, format: str, label_field: str, manifest: str | Path | None, report: IngestReport
+    dataset: fo.Dataset,
+    path: Path,
+    format: str,
+    label_field: str,
+    manifest: dict[str, Any] | None,
+    report: IngestReport,
 ) -> Labels:
     """Read a labeling tool's files, match their images to samples and check their boxes."""
     with opened(path) as place:
         images = read(place, format, label_field)
     folder = path if path.is_dir() else path.parent
-    matched = match(dataset, folder, images, _manifest(folder, manifest))
+    matched = match(dataset, folder, images, manifest)
     report.unmatched = sorted(image.name for k, image in enumerate(images) if k not in matched)
     if images and not matched:
         raise ValueError(

@@ -83,6 +83,12 @@ class Ingest(foo.Operator):
         label_field = forms.last(ctx.dataset).get("label_field", forms.DEFAULTS["label_field"])
         form.str("label_field", label="Into the field", default=label_field)
         form.str("manifest", label="Manifest of the export", description="Empty: looked for beside the labels")
+        form.bool(
+            "accept_prelabels",
+            label="Unchanged pre-labels are labels",
+            description="Somebody has looked at each image",
+            default=False,
+        )
         return types.Property(form, view=types.View(label="Take labels back"))
 
     def execute(self, ctx):
@@ -93,6 +99,7 @@ class Ingest(foo.Operator):
                 format=ctx.params.get("format") or "auto",
                 label_field=ctx.params.get("label_field") or forms.DEFAULTS["label_field"],
                 manifest=ctx.params.get("manifest") or None,
+                accept_prelabels=bool(ctx.params.get("accept_prelabels")),
             )
             if not ctx.delegated:
                 ctx.ops.reload_dataset()

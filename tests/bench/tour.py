@@ -1,4 +1,7 @@
-"""The pictures of the README's tour, from the real App: ``python tests/bench/tour.py`` after `gsal demo`."""
+"""The pictures of the README's tour, from the real App on a scored dataset: ``python tests/bench/tour.py``.
+
+The dataset is the demo's unless another is named; `gsal demo --no-app` makes it. Nothing of it is changed.
+"""
 
 import argparse
 import io
@@ -23,10 +26,15 @@ def main() -> None:
     parser.add_argument("--dataset", default="gsal-demo")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--port", type=int, default=5199)
+    parser.add_argument("--raw", type=Path, help="folder for the screenshots as they are, too (PNG)")
+    parser.add_argument("--width", type=int, default=1600)
+    parser.add_argument("--height", type=int, default=1000)
     args = parser.parse_args()
 
     def shoot(page: Page, name: str) -> None:
         picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        if args.raw:
+            picture.save(args.raw / f"{name}.png")
         picture.thumbnail((1200, 1200), Image.Resampling.LANCZOS)
         picture.save(args.out / f"{name}.jpg", quality=80, optimize=True)
 
@@ -36,7 +44,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         playwright.selectors.set_test_id_attribute("data-cy")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1700, "height": 950})
+        page = browser.new_page(viewport={"width": args.width, "height": args.height})
         page.add_init_script("window.IS_PLAYWRIGHT = true")
         page.set_default_timeout(90_000)
         page.goto(f"http://127.0.0.1:{args.port}/")
@@ -45,10 +53,23 @@ def main() -> None:
         ui.open_sample(page, 0)
         page.wait_for_timeout(1500)  # the picture of the sample fades in
         shoot(page, "app_sample")
+        why = ui.panel_in(page.get_by_test_id("modal"), "gsal_why")
+        why.locator(".main-svg").nth(1).wait_for()
+        page.wait_for_timeout(1500)  # the crops are drawn after the axes
+        shoot(page, "app_why")
         ui.close_sample(page)
-        panel = ui.open_panel(page, "gsal_concepts")
-        panel.locator(".main-svg").first.wait_for()
-        shoot(page, "app_concepts")
+        for name, panel_name, text in (
+            ("app_concepts", "gsal_concepts", "Labeled instances by round"),
+            ("app_preview", "gsal_preview", "Tag this batch"),
+        ):
+            session.spaces = fo.Space(children=[fo.Panel(type="Samples", pinned=True)])
+            page.goto(f"http://127.0.0.1:{args.port}/datasets/{args.dataset}")
+            ui.grid_ready(page)
+            panel = ui.open_panel(page, panel_name)
+            panel.get_by_text(text).first.wait_for()
+            panel.locator(".main-svg").first.wait_for()
+            page.wait_for_timeout(3000)  # the grid fills, the plots take their size
+            shoot(page, name)
         browser.close()
     session.close()
 

@@ -1,10 +1,13 @@
 """A batch through FiftyOne's annotation interface, to a backend of our own that lies in memory."""
 
+import json
+
 import fiftyone as fo
 import fiftyone.utils.annotations as foua
 import pytest
 
 import gsal_fo.fo as gfo
+from gsal_fo import cli
 from tests.fo_pool import box
 
 SERVER: dict[str, dict] = {}  # what the backend has received: sample id -> labels
@@ -72,3 +75,20 @@ def test_a_batch_goes_to_a_backend_and_its_labels_come_back(scored):
     assert gfo.ingest(scored, "desk_1").unchanged == [first]
     with pytest.raises(ValueError, match='has an annotation run "desk_1" already'):
         gfo.annotate(batch, "desk_1", backend=DeskConfig)
+
+
+def test_from_the_command_line_and_back_by_the_name_of_the_run(scored, monkeypatch, capsys):
+    SERVER.clear()
+    monkeypatch.setitem(fo.annotation_config.backends, "desk", {"config_cls": f"{__name__}.DeskConfig"})
+    first, second = gfo.select(scored, 2).values("id")
+    assert cli.main(["annotate", scored.name, "desk_2", "--backend", "desk", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said == {"anno_key": "desk_2", "tag": "gsal_round_001", "images": 2, "backend": "desk"}
+    assert cli.main(["ingest", scored.name, "desk_2", "--json"]) == 0
+    nobody = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(nobody["untouched"]) == {first, second} == set(nobody["waiting"]) and not nobody["labeled"]
+    SERVER[first] = fo.Detections(detections=[box("petal", 0.5, 0.5, 0.25, 0.25)])
+    assert cli.main(["ingest", scored.name, "desk_2", "--accept-prelabels", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out.splitlines()[-1])["labeled"]) == {first, second}
+    assert cli.main(["annotate", scored.name, "desk_3", "--backend", "nobody"]) == 1
+    assert 'no annotation backend "nobody"; it has cvat, desk' in capsys.readouterr().err

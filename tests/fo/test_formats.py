@@ -22,6 +22,11 @@ SIZE = np.array([64, 48, 64, 48])
 CORNERS = [[6.4, 9.6, 25.6, 28.8], [32.0, 24.0, 44.8, 33.6]]
 
 
+def take(*args, **settings):
+    """Ingest where the exported pre-labels stand for a labeler's own boxes."""
+    return gfo.ingest(*args, accept_prelabels=True, **settings)
+
+
 @pytest.fixture
 def batch(scored):
     return gfo.select(scored, 3)
@@ -121,7 +126,7 @@ def test_what_was_exported_comes_back(scored, batch, tmp_path, format, packed):
         (out / "tasks.json").write_text(json.dumps(submitted(enumerate(tasks))))
     labels = Path(shutil.make_archive(str(tmp_path / "labels"), "zip", out)) if packed else out
     manifest = out / "manifest.json" if packed else None
-    report = gfo.ingest(scored, labels, manifest=manifest)
+    report = take(scored, labels, manifest=manifest)
     assert sorted(report.labeled) == sorted(batch.values("id")) and report.boxes == 6 and not report.skipped
     scored.reload()
     for sample in scored.select(report.labeled):
@@ -130,7 +135,7 @@ def test_what_was_exported_comes_back(scored, batch, tmp_path, format, packed):
             assert got.label == label
             np.testing.assert_allclose(got.bounding_box, wanted, atol=2e-5)
     before = [s.to_dict() for s in scored.select_fields(["ground_truth", "gsal_status"])]
-    again = gfo.ingest(scored, labels, manifest=manifest, format=format)
+    again = take(scored, labels, manifest=manifest, format=format)
     assert len(again.unchanged) == 3 and not again.labeled and not again.conflicts
     assert [s.to_dict() for s in scored.select_fields(["ground_truth", "gsal_status"])] == before
 
@@ -162,7 +167,7 @@ def test_a_partial_batch_leaves_the_rest_sent(scored, batch, tmp_path):
     ((_, mine),) = [(n, t) for n, t in enumerate(tasks) if t["data"]["gsal_id"] == first]
     rest = [t for t in tasks if t is not mine]
     (out / "tasks.json").write_text(json.dumps([*submitted([(1, mine)]), *rest]))
-    report = gfo.ingest(scored, out)
+    report = take(scored, out)
     assert report.labeled == [first] and report.waiting == [second]
     assert [states()[i] for i in (first, second, third)] == ["labeled", "sent", "picked"]
     assert gfo.status(scored) == [
@@ -193,7 +198,7 @@ def test_yolo_takes_an_empty_file_for_no_defect_and_no_file_for_not_labeled(scor
     first, second, _ = sorted((out / "labels").iterdir())
     first.write_text("")
     second.unlink()
-    report = gfo.ingest(scored, out)
+    report = take(scored, out)
     assert len(report.labeled) == 2 and len(report.empty) == 1 and len(report.waiting) == 1
     assert Path(scored[report.empty[0]].filepath).stem == first.stem
 
@@ -206,7 +211,7 @@ def test_label_studio_annotations_that_differ_are_left_to_a_person(scored, batch
     tasks[1]["annotations"] = [{"result": result}, {"result": result[:1], "ground_truth": True}]
     tasks[2]["annotations"] = [{"result": result, "was_cancelled": True}]
     (out / "tasks.json").write_text(json.dumps(tasks))
-    report = gfo.ingest(scored, out)
+    report = take(scored, out)
     assert report.labeled == [tasks[1]["data"]["gsal_id"]] and report.boxes == 1
     assert len(report.skipped) == 1 and "2 annotations differ" in report.skipped[0]
 
@@ -233,16 +238,16 @@ def test_a_foreign_or_broken_file_is_a_sentence_and_changes_nothing(scored, tmp_
     (tmp_path / name).write_text(text)
     before = scored.values("ground_truth.detections.label")
     with pytest.raises(ValueError, match=re.escape(message)):
-        gfo.ingest(scored, tmp_path / name)
+        take(scored, tmp_path / name)
     assert scored.values("ground_truth.detections.label") == before
 
 
 def test_another_format_than_asked_for_is_refused(scored, batch, tmp_path):
     out = gfo.export(batch, tmp_path / "out", "cvat")
     with pytest.raises(ValueError, match="holds no labels in a format that is known here"):
-        gfo.ingest(scored, out, format="coco")
+        take(scored, out, format="coco")
     with pytest.raises(ValueError, match="not readable JSON"):
-        gfo.ingest(scored, out / "annotations.xml", format="coco")
+        take(scored, out / "annotations.xml", format="coco")
 
 
 def test_a_zip_never_leaves_its_folder(scored, batch, tmp_path):
@@ -252,7 +257,7 @@ def test_a_zip_never_leaves_its_folder(scored, batch, tmp_path):
         archive.write(out / "annotations.json", "annotations.json")
         for name in ("../../escaped.json", str(tmp_path / "absolute.json"), "a/../../b.txt"):
             archive.writestr(name, "[]")
-    assert len(gfo.ingest(scored, bundle, manifest=out / "manifest.json").labeled) == 3
+    assert len(take(scored, bundle, manifest=out / "manifest.json").labeled) == 3
     assert not list(tmp_path.rglob("escaped.json")) and not (tmp_path / "absolute.json").exists()
 
 

@@ -13,6 +13,11 @@ from gsal_fo.fo.formats import file_digest
 from tests.fo_pool import box, picture
 
 
+def take(*args, **settings):
+    """Ingest where the exported pre-labels stand for a labeler's own boxes."""
+    return gfo.ingest(*args, accept_prelabels=True, **settings)
+
+
 def coco_of(out):
     return json.loads((out / "annotations.json").read_text())
 
@@ -154,7 +159,7 @@ def test_labels_come_back_once_and_an_image_without_boxes_is_labeled_as_empty(sc
     coco = coco_of(out)
     first = coco["images"][0]["id"]
     done = edited(out, annotations=[a for a in coco["annotations"] if a["image_id"] != first])
-    report = gfo.ingest(scored, done)
+    report = take(scored, done)
     assert (len(report.labeled), len(report.empty), report.boxes) == (3, 1, 2)
     manifest = exporting.read_manifest(out / "manifest.json")
     empty = next(e["id"] for e in manifest["images"] if e["file"] == coco["images"][0]["file_name"])
@@ -164,7 +169,7 @@ def test_labels_come_back_once_and_an_image_without_boxes_is_labeled_as_empty(sc
         (label,) = scored[i].ground_truth.detections
         assert label.bounding_box == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-4)
     before = [s.to_dict() for s in scored.select_fields("ground_truth")]
-    again = gfo.ingest(scored, done)
+    again = take(scored, done)
     assert len(again.unchanged) == 3 and not again.labeled and not again.conflicts
     assert [s.to_dict() for s in scored.select_fields("ground_truth")] == before
 
@@ -175,7 +180,7 @@ def test_labels_that_are_there_are_never_overwritten(scored, tmp_path):
     sample = batch.first()
     sample["ground_truth"] = fo.Detections(detections=[box("petal", 0.6, 0.6, 0.1, 0.1)])
     sample.save()
-    report = gfo.ingest(scored, out / "annotations.json")
+    report = take(scored, out / "annotations.json")
     scored.reload()
     assert report.conflicts == [sample.id] and len(report.labeled) == 1
     assert [d.label for d in scored[sample.id].ground_truth.detections] == ["petal"]
@@ -188,7 +193,7 @@ def test_a_file_that_the_tool_renamed_is_found_by_its_digest(scored, tmp_path):
     old = coco["images"][0]["file_name"]
     coco["images"][0]["file_name"] = "8f31-" + old
     (out / "images" / old).rename(out / "images" / ("8f31-" + old))
-    assert gfo.ingest(scored, edited(out, images=coco["images"])).labeled == batch.values("id")
+    assert take(scored, edited(out, images=coco["images"])).labeled == batch.values("id")
 
 
 def test_without_a_manifest_names_match_and_doubtful_ones_are_listed(dataset, tmp_path):
@@ -203,7 +208,7 @@ def test_without_a_manifest_names_match_and_doubtful_ones_are_listed(dataset, tm
     path = tmp_path / "labels" / "labels.json"
     path.parent.mkdir()
     path.write_text(json.dumps({"images": images, "annotations": notes, "categories": [{"id": 1, "name": "void"}]}))
-    report = gfo.ingest(dataset, path)
+    report = take(dataset, path)
     assert report.unmatched == ["slice_05.png", "stranger.png"], "two samples end in slice_05.png: no guess"
     assert sorted(Path(dataset[i].filepath).parts[-2:] for i in report.labeled) == [
         ("b", "slice_05.png"),
@@ -216,7 +221,7 @@ def test_unusable_boxes_are_listed_and_overhanging_ones_cut(scored, tmp_path):
     out = gfo.export(gfo.select(scored, 1), tmp_path / "batch")
     boxes = [[-10, -10, 20, 20], [0, 0, 0, 5], [100, 0, 5, 5], [0, 0, float("nan"), 5], "box"]
     notes = [{"id": k, "image_id": 1, "category_id": 1, "bbox": b} for k, b in enumerate(boxes)]
-    report = gfo.ingest(scored, edited(out, annotations=notes))
+    report = take(scored, edited(out, annotations=notes))
     assert len(report.skipped) == 4 and report.boxes == 1
     (label,) = scored[report.labeled[0]].ground_truth.detections
     assert label.bounding_box == pytest.approx([0, 0, 10 / 64, 10 / 48])
@@ -224,10 +229,10 @@ def test_unusable_boxes_are_listed_and_overhanging_ones_cut(scored, tmp_path):
 
 def test_labels_come_from_a_field_and_strange_ones_are_named(scored):
     scored.set_values("review", [None] * 3 + [fo.Detections(detections=[box("scratch")]), fo.Detections()] + [None] * 7)
-    report = gfo.ingest(scored, "review")
+    report = take(scored, "review")
     assert (len(report.labeled), len(report.empty), report.unknown_labels) == (2, 1, {"scratch": 1})
     assert "labels outside the concept graph: scratch" in report.summary()
-    assert len(gfo.ingest(scored, "review").unchanged) == 2
+    assert len(take(scored, "review").unchanged) == 2
 
 
 @pytest.mark.parametrize(
@@ -246,7 +251,7 @@ def test_a_wrong_file_is_a_sentence_and_changes_nothing(scored, tmp_path, conten
     path = tmp_path / "labels.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        gfo.ingest(scored, path)
+        take(scored, path)
     assert scored.values("ground_truth.detections.label") == before
 
 
@@ -258,6 +263,33 @@ def test_what_is_no_source_of_labels_is_refused(scored, tmp_path):
         ("filepath", "not Detections"),
     ):
         with pytest.raises(ValueError, match=message):
-            gfo.ingest(scored, labels)
+            take(scored, labels)
     with pytest.raises(ValueError, match="a field that scoring rewrites"):
-        gfo.ingest(scored, "ground_truth", label_field="gsal_proposals")
+        take(scored, "ground_truth", label_field="gsal_proposals")
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc", "cvat", "fiftyone"])
+def test_a_batch_that_nobody_opened_is_not_labeled(scored, tmp_path, format):
+    ids = gfo.select(scored, 3).values("id")
+    out = gfo.export(scored.match_tags("gsal_round_001"), tmp_path / "batch", format)
+    report = gfo.ingest(scored, out)
+    assert set(report.untouched) == set(ids) == set(report.waiting) and not report.labeled
+    assert "3 came back exactly as they were sent" in report.summary() and not any(
+        scored.select(ids).values("ground_truth")
+    )
+    assert set(gfo.ingest(scored, out, accept_prelabels=True).labeled) == set(ids)
+    assert set(gfo.ingest(scored, out).unchanged) == set(ids)
+
+
+def test_of_a_half_done_batch_the_changed_and_the_confirmed_empty_images_are_labeled(scored, tmp_path):
+    """Three images with one pre-label each: one moved by a pixel, one emptied, one left alone."""
+    moved, emptied, alone = gfo.select(scored, 3).values("id")
+    out = gfo.export(scored.match_tags("gsal_round_001"), tmp_path / "batch")
+    file = {e["id"]: e["file"] for e in exporting.read_manifest(out / "manifest.json")["images"]}
+    coco = coco_of(out)
+    number = {i["file_name"]: i["id"] for i in coco["images"]}
+    boxes = [a for a in coco["annotations"] if a["image_id"] != number[file[emptied]]]
+    next(a for a in boxes if a["image_id"] == number[file[moved]])["bbox"][0] += 1
+    report = gfo.ingest(scored, edited(out, annotations=boxes))
+    assert report.untouched == [alone] == report.waiting
+    assert set(report.labeled) == {moved, emptied} and report.empty == [emptied]

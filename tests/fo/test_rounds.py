@@ -8,7 +8,7 @@ from fiftyone import ViewField as F
 
 import gsal_fo.fo as gfo
 from gsal_fo.config import GsalParams
-from gsal_fo.fo import rounds
+from gsal_fo.fo import forms, rounds
 from tests.fo_pool import box
 
 
@@ -150,3 +150,14 @@ def test_a_new_strange_label_counts_as_the_proposal_it_overlaps(scored):
         f'label "thing" (2 boxes) is not in concept graph "film": counted by its looks as {proposal.label} 1'
         in config.notes
     )
+
+
+def test_a_selection_on_a_view_leaves_the_images_outside_it_in_the_pool(scored):
+    """9 images are scored; a selection on 4 of them takes 2 and ranks the other 2 alone, and all 7 can be picked."""
+    some = scored.select(scored.exists("gsal_rank").limit(4).values("id"))
+    gfo.select(some, 2)
+    assert len(scored.exists("gsal_rank").exists("gsal_round", False)) == 2
+    assert forms.left_in_pool(scored, scored) == 7 and forms.left_in_pool(scored, scored.view()) == 7
+    assert forms.left_in_pool(scored, scored.select(some.values("id"))) == 2
+    assert forms.select_problem(scored, {"budget": 7}) is None
+    assert len(gfo.select(scored, 7)) == 7

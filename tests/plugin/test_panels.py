@@ -65,6 +65,15 @@ def names(schema):
     return out
 
 
+def disabled(schema):
+    """Names of the buttons that cannot be pressed."""
+    out = []
+    for name, prop in (schema.get("type", schema).get("properties") or {}).items():
+        out += [name] if (prop.get("view") or {}).get("disabled") else []
+        out += disabled(prop)
+    return out
+
+
 def label(dataset, sample_id, *boxes):
     sample = dataset[sample_id]
     sample["ground_truth"] = fo.Detections(detections=list(boxes))
@@ -136,9 +145,18 @@ class TestCoverage:
         assert "run score again" in event.state["problem"] and "problem" in event.shown
 
     def test_its_buttons_open_the_operators(self, scored):
-        for name in ("score", "select", "export", "ingest"):
+        for name in ("score", "select", "export", "annotate", "ingest", "cancel"):
             (asked,) = Event("gsal_concepts", scored, f"open_{name}").asked("prompt_user_for_operation")
             assert asked["operator_uri"] == f"{NAME}/gsal_{name}"
+
+    def test_buttons_that_need_a_round_wait_for_one(self, scored):
+        def idle():
+            requests = Event("gsal_concepts", scored, "on_load").asked("show_panel_output")
+            return set(disabled(requests[-1]["output"]))
+
+        assert idle() == {"open_export", "open_annotate", "open_ingest", "open_cancel"}
+        gfo.select(scored, 1)
+        assert not idle()
 
 
 def settings(**values):

@@ -93,7 +93,14 @@ def test_score_select_export_ingest_and_views_from_the_app(dataset, graph, tiny,
     assert execute("gsal_select", dataset, budget=2).result == {"tagged": 2, "tag": "gsal_round_001"}
     out = tmp_path / "batch"
     assert execute("gsal_export", dataset, out=str(out), tag="gsal_round_001", format="coco").result["images"] == 2
-    assert len(execute("gsal_ingest", dataset, labels=str(out / "annotations.json")).result["labeled"]) == 2
+    assert (
+        len(
+            execute("gsal_ingest", dataset, labels=str(out / "annotations.json"), accept_prelabels=True).result[
+                "labeled"
+            ]
+        )
+        == 2
+    )
     assert "GSAL: latest round" in execute("gsal_setup_views", dataset).result["views"]
 
 

@@ -11,8 +11,11 @@ NEXT = {  # key, label, icon, operator
     "score": ("Score", "science", "gsal_score"),
     "select": ("Select", "checklist", "gsal_select"),
     "export": ("Export", "file_download", "gsal_export"),
+    "annotate": ("Annotate", "draw", "gsal_annotate"),
     "ingest": ("Ingest", "file_upload", "gsal_ingest"),
+    "cancel": ("Cancel a round", "undo", "gsal_cancel"),
 }
+OF_A_ROUND = ("export", "annotate", "ingest", "cancel")
 
 
 def said(method):
@@ -31,18 +34,23 @@ def said(method):
 class Doors:
     """Buttons that open the operators' forms; the panel reads anew when one is done."""
 
-    def doors(self, panel, *names):
-        stack = panel.h_stack("doors", gap=1, align_y="center")
+    def doors(self, panel, *names, rounds=True):
+        """``rounds``: whether there is a round, without which some of them have nothing to do."""
+        stack = row(panel, "doors")
         for name in names:
             label, icon, _ = NEXT[name]
-            stack.btn(
+            idle = name in OF_A_ROUND and not rounds
+            button(
+                stack,
                 f"open_{name}",
                 label=label,
                 icon=icon,
                 variant="outlined",
                 on_click=getattr(self, f"open_{name}"),
-                title=f"Open the form: GSAL {label.lower()}",
+                disabled=idle,
+                title="No round yet: select a batch first" if idle else f"Open the form: GSAL {label.lower()}",
             )
+        return stack
 
     def open_score(self, ctx):
         self._open(ctx, "score")
@@ -52,6 +60,12 @@ class Doors:
 
     def open_export(self, ctx):
         self._open(ctx, "export")
+
+    def open_annotate(self, ctx):
+        self._open(ctx, "annotate")
+
+    def open_cancel(self, ctx):
+        self._open(ctx, "cancel")
 
     def open_ingest(self, ctx):
         self._open(ctx, "ingest")
@@ -64,9 +78,19 @@ class Doors:
         raise NotImplementedError
 
 
+def row(panel, name):
+    """A row that breaks where the panel is narrow; what is put into it says how wide it is."""
+    return panel.grid(name, gap=1, align_y="center", orientation="wrap")
+
+
+def button(panel, name, **what):
+    """A button as wide as its label, in a ``row``."""
+    panel.btn(name, componentsProps={"item": {"sx": {"width": "auto"}}}, **what)
+
+
 def page(panel):
-    """The whole panel, from top to bottom."""
-    view = types.GridView(orientation="vertical", height=100, width=100, gap=1, padding=1)
+    """The whole panel, from top to bottom, away from the edges and as wide as there is room."""
+    view = types.GridView(orientation="vertical", height=100, width=100, gap=1, px=2, py=1, align_x="stretch")
     return types.Property(panel, view=view)
 
 

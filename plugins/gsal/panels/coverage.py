@@ -7,7 +7,7 @@ import gsal_fo.fo as gfo
 from gsal_fo import plots
 from gsal_fo.fo import covering, live, runs
 
-from .common import Doors, chosen_run, run_picker, said
+from .common import NEXT, Doors, button, chosen_run, page, run_picker, said
 
 HELP = """Each dot is a concept: its **area** is the share of the pool's images that look like it, its **color** how
 much of it has been labeled (dark: nothing yet), the number beside it the labeled instances. An orange ring marks a
@@ -84,9 +84,8 @@ class ConceptCoverage(Doors, foo.Panel):
                 panel.view("problem", types.AlertView(label=state.problem, severity="warning"))
                 panel.btn("refresh", label="Try again", icon="refresh", on_click=self.refresh, variant="outlined")
         else:
-            top = panel.h_stack("top", gap=1, align_y="center")
-            self.doors(top, "score", "select", "export", "ingest")
-            top.btn("refresh", label="Refresh", icon="refresh", on_click=self.refresh, variant="outlined")
+            top = self.doors(panel, *NEXT, rounds=bool(state.rounds))
+            button(top, "refresh", label="Refresh", icon="refresh", on_click=self.refresh, variant="outlined")
             run_picker(panel, state.keys or [], self.on_run)
             panel.md(state.scoring or "", name="scoring")
             shown = panel.h_stack("showing", gap=2, align_y="center")
@@ -112,9 +111,7 @@ class ConceptCoverage(Doors, foo.Panel):
             panel.list("rows", types.Object(), view=table)
             panel.md(f"**Labeled instances by round**, the {LINES} rarest labels", name="by_round")
             panel.plot("rounds", layout=plots.rounds_layout(), config={"displayModeBar": False})
-        return types.Property(
-            panel, view=types.GridView(orientation="vertical", height=100, width=100, gap=1, padding=1)
-        )
+        return page(panel)
 
     def _read(self, ctx):
         """Count anew: the labels of now, the pool of now."""
@@ -128,6 +125,7 @@ class ConceptCoverage(Doors, foo.Panel):
             state.problem, state.unscored = str(error), not runs.score_keys(ctx.dataset)
             return
         state.problem, state.keys = None, runs.score_keys(ctx.dataset)
+        state.rounds = len(past) - 1
         state.layout = plots.graph_layout(graph)
         ctx.panel.data.graph = plots.concept_graph(graph, rows, state.node)
         ctx.panel.data.rows = [{**r, "state": "rare" if r["rare"] else ""} for r in rows]
@@ -137,11 +135,10 @@ class ConceptCoverage(Doors, foo.Panel):
     def _show(self, ctx, node):
         state, key = ctx.panel.state, chosen_run(ctx)
         patches = bool(state.get("showing.patches"))
-        view = gfo.node_view(ctx.dataset, node, run_key=key, patches=patches)
-        count = len(view)
+        stages, count = covering.shown_node(ctx.dataset, node, run_key=key, patches=patches)
         what = "proposal" if patches else "image"
         state.node = node
         state.shown = f"**{node}**: {count} {what}{'' if count == 1 else 's'} of the pool"
-        ctx.ops.set_view(view=view)
+        ctx.trigger("set_view", {"view": stages})
         rows = gfo.coverage(ctx.dataset, run_key=key)
         ctx.panel.data.graph = plots.concept_graph(live.of(ctx.dataset, key).state.graph, rows, node)

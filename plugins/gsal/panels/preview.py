@@ -119,13 +119,13 @@ class BatchPreview(Doors, foo.Panel):
             self._result(panel, ctx)
         if state.tagged:
             panel.md(state.tagged, name="tagged")
-            self.doors(panel, "export", "ingest")
+            self.doors(panel, "export", "annotate", "ingest")
         return page(panel)
 
     def _form(self, panel, ctx):
         """The settings, in two rows; each change ranks anew."""
         now, on = ctx.panel.state.settings, {"on_change": self.on_setting}
-        form = panel.v_stack("form", gap=1)
+        form = panel.v_stack("form", gap=1, align_x="stretch")
         top = form.h_stack("a", gap=1, align_y="end")
         top.enum("strategy", cfg.STRATEGIES, label="Strategy", default=now["strategy"], view=types.DropdownView(), **on)
         top.float("amount", label="Budget", default=now["amount"], min=0, **on)
@@ -134,9 +134,20 @@ class BatchPreview(Doors, foo.Panel):
             units.add_choice(value, label=label)
         top.enum("unit", list(UNITS), label="of", default=now["unit"], view=units, **on)
         top.enum("batch", cfg.BATCH, label="Batch", default=now["batch"], view=types.DropdownView(), **on)
-        middle, slider = form.v_stack("b", gap=1, width="90%"), types.SliderView()
-        middle.float("lam", label="λ: weight of rarity", default=now["lam"], min=0, max=3, view=slider, **on)
-        middle.float("eta", label="η: proposals, not image", default=now["eta"], min=0, max=1, view=slider, **on)
+        middle = form.v_stack("b", gap=0, align_x="stretch")
+        slider = types.SliderView(label_position="top", value_label_display="auto", value_precision=2)
+        middle.float(
+            "lam", label=f"λ, weight of rarity: {now['lam']:.2f}", default=now["lam"], min=0, max=3, view=slider, **on
+        )
+        middle.float(
+            "eta",
+            label=f"η, proposals rather than the whole image: {now['eta']:.2f}",
+            default=now["eta"],
+            min=0,
+            max=1,
+            view=slider,
+            **on,
+        )
         costs = form.h_stack("c", gap=1)
         costs.float("per_image", label="Seconds per image", default=now["per_image"], min=0, **on)
         costs.float("per_box", label="Seconds per box", default=now["per_box"], min=0, **on)
