@@ -36,10 +36,13 @@ def test_a_concept_node_filters_the_grid(page, app, pool, shots):
 
 def test_select_from_the_operator_browser_tags_the_best(page, app, pool, shots):
     ui.open_dataset(page, app, pool.name)
-    best = pool.exists("gsal_rank").sort_by("gsal_rank").limit(5).values("id")
+    # Tests that ran before in this App may have tagged rounds of their own.
+    rounds = [tag for tag in pool.distinct("tags") if tag.startswith("gsal_round_")]
+    free = pool.exists("gsal_rank").match_tags(rounds, bool=False) if rounds else pool.exists("gsal_rank")
+    best, tag = free.sort_by("gsal_rank").limit(5).values("id"), f"gsal_round_{len(rounds) + 1:03d}"
     form = ui.open_operator(page, "GSAL: select a batch")
     form.locator("input[type=number]").fill("400")
-    expect(form.get_by_text("The budget must be in [1, 34]")).to_be_visible()
+    expect(form.get_by_text(f"The budget must be in [1, {len(free)}]")).to_be_visible()
     ui.shoot(page, shots, "05_too_many")
     form.locator("input[type=number]").fill("5")
     expect(form.get_by_text("The budget must be")).to_be_hidden()
@@ -49,7 +52,7 @@ def test_select_from_the_operator_browser_tags_the_best(page, app, pool, shots):
     ui.shoot(page, shots, "07_selected")
     page.reload()
     ui.grid_ready(page)
-    ui.expect_tag(page, "gsal_round_001")
+    ui.expect_tag(page, tag)
     ui.shoot(page, shots, "08_tag")
     pool.reload()
-    assert set(pool.match_tags("gsal_round_001").values("id")) == set(best)
+    assert set(pool.match_tags(tag).values("id")) == set(best)
