@@ -68,7 +68,8 @@ def main() -> None:
             panel = ui.open_panel(page, panel_name)
             panel.get_by_text(text).first.wait_for()
             panel.locator(".main-svg").first.wait_for()
-            page.wait_for_timeout(3000)  # the grid fills, the plots take their size
+            ui.grid_ready(page)  # the preview has put its picks there
+            page.wait_for_timeout(4000)  # the grid fills, the plots take their size
             shoot(page, name)
         browser.close()
     session.close()

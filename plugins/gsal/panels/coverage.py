@@ -96,14 +96,15 @@ class ConceptCoverage(Doors, foo.Panel):
             if state.node:
                 shown.btn("everything", label="Show all", icon="close", on_click=self.everything, variant="outlined")
             panel.plot("graph", on_click=self.on_node, layout=state.layout, config={"displayModeBar": False})
-            table = types.TableView()
+            # In a narrow panel the table scrolls by itself, and does not push the rest out of sight.
+            table = types.TableView(componentsProps={"item": {"sx": {"minWidth": 0, "overflowX": "auto"}}})
             for name, label in (
                 ("node", "Concept"),
                 ("level", "Level"),
                 ("labeled", "Labeled"),
                 ("threshold", "Rare at <="),
                 ("state", "State"),
-                ("pool", "In the pool"),
+                ("pool", "Pool"),
                 ("picked", "Picked"),
             ):
                 table.add_column(name, label=label)

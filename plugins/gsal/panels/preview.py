@@ -134,14 +134,14 @@ class BatchPreview(Doors, foo.Panel):
             units.add_choice(value, label=label)
         top.enum("unit", list(UNITS), label="of", default=now["unit"], view=units, **on)
         top.enum("batch", cfg.BATCH, label="Batch", default=now["batch"], view=types.DropdownView(), **on)
-        middle = form.v_stack("b", gap=0, align_x="stretch")
+        middle = form.grid("b", gap=0, columns=2, orientation="vertical", align_x="stretch")
         slider = types.SliderView(label_position="top", value_label_display="auto", value_precision=2)
         middle.float(
             "lam", label=f"λ, weight of rarity: {now['lam']:.2f}", default=now["lam"], min=0, max=3, view=slider, **on
         )
         middle.float(
             "eta",
-            label=f"η, proposals rather than the whole image: {now['eta']:.2f}",
+            label=f"η, weight of proposals: {now['eta']:.2f}",
             default=now["eta"],
             min=0,
             max=1,
