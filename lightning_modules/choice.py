@@ -33,7 +33,7 @@ def prototype_encoder(config: ConceptConfig) -> Encoder | Clip:
 def decide(run: Any, graph: ConceptGraph) -> Choice | None:
     """Settle ``run.config.concepts.assign`` where it is "auto", and tell why; None where it is not.
 
-    ``run``: the ``lightning_modules.score.Run``. Every rank reads the same stored embeddings and comes to the same
+    ``run``: the ``lightning_modules.stages.Run``. Every rank reads the same stored embeddings and comes to the same
     choice.
     """
     config = run.config.concepts

@@ -6,7 +6,6 @@ that its parts hold. Rank 0 then assigns concepts from the stored embeddings (Nu
 """
 
 import hashlib
-import itertools
 import os
 import sys
 import time
@@ -14,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-import pytorch_lightning as pl
 import torch
 
 from gsal_fo import shards
@@ -23,93 +20,15 @@ from gsal_fo.assignment import assign_run, labeled_to_embed
 from gsal_fo.concepts import ConceptGraph
 from gsal_fo.config import ScoreConfig, digest, from_dict, to_dict
 from gsal_fo.screening import finish_run, screen_run
-from gsal_fo.shards import ShardError
 from lightning_modules import detector as detectors
 from lightning_modules import worker
 from lightning_modules.cache import StatisticsCache
 from lightning_modules.choice import decide, prototype_encoder
 from lightning_modules.clip import CropEmbedder, CropLoader
-from lightning_modules.data import Loader, RowChunks, chunk_loader, is_labeled
 from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve, scorer_digest, statistics_digest
 from lightning_modules.nets import load_clip, load_denoiser
 from lightning_modules.progress import Reporter
-from lightning_modules.writer import ShardWriter
-
-CHUNK = 16  # rows decoded together: enough to fill batches of crops, few enough that a kill costs little
-
-
-class Run:
-    """One scoring run in progress: its folder, its settings, and what each stage took."""
-
-    def __init__(self, folder: Path, config: ScoreConfig, reporter: Reporter) -> None:
-        self.folder, self.config, self.reporter = folder, config, reporter
-        self.timings: dict[str, float] = {}
-        self.manifest = folder / "manifest.parquet"
-        if not self.manifest.is_file():
-            raise ShardError(f"{self.manifest} is missing: {folder} is not a GSAL run folder")
-
-    def predict(
-        self,
-        stage: str,
-        name: str,
-        module: pl.LightningModule,
-        load: Loader,
-        files: list[Path],
-        *,
-        digest: str,
-        wanted: Callable[[dict[str, Any]], bool],
-    ) -> None:
-        """Run one stage over the rows that are wanted and not done, all ranks together."""
-        started = time.monotonic()
-        done = shards.done_ids(self.folder, name, digest=digest)
-        undone = Undone(done, wanted)
-        data = RowChunks(files, size=CHUNK, load=load, wanted=undone, rank=worker.rank(), world=worker.world())
-        rows = [0, *itertools.accumulate(stop - start for _, start, stop in data.spans)]
-        total = sum(pq.ParquetFile(path).metadata.num_rows for path in files)
-
-        def passed(chunks: int) -> None:  # other ranks are taken to be as far as this one
-            self.reporter.progress(stage, min(rows[chunks] * worker.world(), total), total)
-
-        writer = ShardWriter(self.folder, name, digest=digest, rank=worker.rank(), on_chunk=passed)
-        trainer = worker.trainer(precision=self.config.precision, callbacks=[writer])
-        self.reporter.progress(stage, 0, total)
-        trainer.predict(module, chunk_loader(data, workers=self.config.workers), return_predictions=False)
-        barrier(trainer)
-        self.reporter.progress(stage, total, total)
-        self.timings[stage] = time.monotonic() - started
-        self.reporter.stage(stage, self.timings[stage])
-
-    def report_failures(self) -> int:
-        """Tell each image that has no result, once, with its first reason; returns their number."""
-        bad: dict[str, str] = {}
-        for stage in ("proposals", "difficulty", "concepts"):
-            table = shards.read_stage(self.folder, stage, columns=["id", "error"])
-            for sample_id, reason in zip(table["id"].to_pylist(), table["error"].to_pylist(), strict=True):
-                if reason:
-                    bad.setdefault(sample_id, reason)
-        for sample_id, reason in sorted(bad.items()):
-            self.reporter.failed(sample_id, reason)
-        return len(bad)
-
-
-class Undone:
-    """Row filter: wanted and without a result yet. A class, not a closure, so that a loader process can receive it."""
-
-    def __init__(self, done: set[str], wanted: Callable[[dict[str, Any]], bool]) -> None:
-        self.done, self.wanted = done, wanted
-
-    def __call__(self, row: dict[str, Any]) -> bool:
-        return row["id"] not in self.done and self.wanted(row)
-
-
-def is_pool(row: dict[str, Any]) -> bool:
-    """Whether a manifest row is of the pool."""
-    return not is_labeled(row)
-
-
-def is_good(row: dict[str, Any]) -> bool:
-    """Whether a proposals row has proposals; a failed image is not decoded again."""
-    return not row["error"]
+from lightning_modules.stages import Run, everyone, is_good, is_pool, summed
 
 
 class Chosen:
@@ -132,18 +51,6 @@ class NeedsEmbedding:
         if "role" in row:
             return row["id"] in self.labeled
         return is_good(row)
-
-
-def barrier(trainer: pl.Trainer) -> None:
-    """Wait until every rank has written its parts."""
-    if worker.world() > 1:
-        trainer.strategy.barrier()
-
-
-def everyone() -> None:
-    """Wait for all ranks, between stages."""
-    if worker.world() > 1:
-        torch.distributed.barrier()
 
 
 def detect(run: Run) -> tuple[list[str], str]:
@@ -207,7 +114,7 @@ class Difficulty:
             self.facts["screening"] = finish_run(run.folder, screen, digest=self.mark)
 
     def result(self) -> dict[str, Any]:
-        """The settings in force and how much went through the model."""
+        """The settings in force and how much went through the model, over all ranks."""
         config = self.run.config.diffusion
         facts: dict[str, Any] = {"space": self.denoiser.space, "model_digest": self.denoiser.digest}
         facts |= {"digest": self.mark, "vae": config.vae, "precision": config.precision}
@@ -231,8 +138,8 @@ class Difficulty:
         self.run.predict(name, stage, module, loader, files, digest=mark, wanted=wanted)
         if cache:
             cache.close()
-        self.facts["scored"] += module.scored
-        self.facts["elements"] += module.elements
+        for key, count in zip(("scored", "elements"), summed(module.scored, module.elements), strict=True):
+            self.facts[key] += count
 
 
 def embed(run: Run, graph: ConceptGraph) -> tuple[Any, str]:

@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests start workers: one thread each keeps them from fighting
+# Maps of a dozen points: numba would compile for 40 s what Python does in one.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 ROOT = Path(tempfile.mkdtemp(prefix="gsal-tests-"))
 ISOLATED = {
     "FIFTYONE_DATABASE_DIR": ROOT / "db",

@@ -1,8 +1,13 @@
 """Tiny real things for worker tests: images, a pixel-space diffusers folder, a run folder."""
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
+import unittest.mock
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,10 @@ import torch
 from PIL import Image
 
 from gsal_fo import shards
+from gsal_fo.concepts import ConceptGraph
 from gsal_fo.config import ConceptConfig, DetectorConfig, DiffusionConfig, ScoreConfig, to_dict
+from gsal_fo.ranking import load_pool, rank
+from lightning_modules import worker
 
 ROOT = Path(__file__).parents[2]
 GRAPH = {
@@ -108,8 +116,29 @@ def command(run: Path, *more: str, module: str = "lightning_modules.score") -> l
     return [sys.executable, "-m", module, "--run-dir", str(run), *more]
 
 
+def run_here(run: Path, *more: str, module: str = "lightning_modules.score") -> subprocess.CompletedProcess[str]:
+    """A worker's whole command line in this process: a start of Python and its imports take most of a small run."""
+    name, out, err = module.rpartition(".")[2], io.StringIO(), io.StringIO()
+    loaded = importlib.import_module(module)
+    with (
+        unittest.mock.patch.object(sys, "argv", [module, "--run-dir", str(run), *more]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+    ):
+        code = worker.main(name, getattr(loaded, name), module=module)
+    return subprocess.CompletedProcess(command(run, *more, module=module), code, out.getvalue(), err.getvalue())
+
+
 def run_worker(run: Path, *more: str, module: str = "lightning_modules.score") -> subprocess.CompletedProcess[str]:
     """Run a worker to its end."""
     return subprocess.run(
         command(run, *more, module=module), env=environment(), capture_output=True, text=True, check=False
     )
+
+
+def picks(run: Path) -> list[str]:
+    """The pool's ids, best first, as ``select`` would rank them."""
+    pool = load_pool(run)
+    ranking = rank(pool, ConceptGraph.load(run / "graph.yaml"), {"disk": 3, "bar": 3})
+    return [str(pool.ids[i]) for i in ranking.order]

@@ -12,7 +12,7 @@ from gsal_fo.boxes import iou
 from gsal_fo.config import DetectorConfig, TrainConfig, to_dict
 from lightning_modules import detector as D
 from lightning_modules.data import read_image, to_float
-from tests.modules.helpers import BOXES, run_worker, write_images, write_run
+from tests.modules.helpers import BOXES, run_here, write_images, write_run
 
 LOOSE = DetectorConfig(score_floor=0.05, nms_iou=0.5, max_proposals=10)
 
@@ -132,7 +132,7 @@ def trained(tmp_path_factory):
     config = TrainConfig(arch="small", backbone="embedded", steps=60, batch_size=4, size=96)
     job = {"kind": "train", "config": to_dict(config), "out": str(place / "detector")}
     shards.write_json(job, place / "run" / "config.json")
-    done = run_worker(place / "run", module="lightning_modules.train")
+    done = run_here(place / "run", module="lightning_modules.train")
     assert done.returncode == 0, done.stdout + done.stderr
     return place, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -159,7 +159,7 @@ def test_training_finds_the_disk_that_it_was_shown(trained):
 def test_a_trained_folder_is_not_trained_again(trained):
     place, _ = trained
     before = (place / "detector" / "model.safetensors").stat().st_mtime_ns
-    done = run_worker(place / "run", module="lightning_modules.train")
+    done = run_here(place / "run", module="lightning_modules.train")
     assert done.returncode == 0 and "already" in done.stdout
     assert (place / "detector" / "model.safetensors").stat().st_mtime_ns == before
 
@@ -174,5 +174,5 @@ def test_training_without_a_box_says_so(tmp_path):
     write_run(tmp_path / "run", images, model=Path("unused"), labeled=0)
     job = {"kind": "train", "config": to_dict(TrainConfig(steps=1)), "out": str(tmp_path / "out")}
     shards.write_json(job, tmp_path / "run" / "config.json")
-    done = run_worker(tmp_path / "run", module="lightning_modules.train")
+    done = run_here(tmp_path / "run", module="lightning_modules.train")
     assert done.returncode == 1 and "label some images first" in json.loads(done.stdout.splitlines()[-1])["message"]

@@ -15,7 +15,17 @@ from PIL import Image
 
 from gsal_fo import shards
 from gsal_fo.config import ConceptConfig, DiffusionConfig
-from tests.modules.helpers import BOXES, command, environment, run_worker, write_ddpm, write_images, write_run
+from tests.modules.helpers import (
+    BOXES,
+    command,
+    environment,
+    picks,
+    run_here,
+    run_worker,
+    write_ddpm,
+    write_images,
+    write_run,
+)
 
 STAGES = ("proposals", "difficulty", "concepts", "assignment")
 
@@ -89,24 +99,25 @@ def test_two_processes_give_the_same_scores_no_image_twice_none_lost(scored, ima
     assert done.returncode == 0, done.stdout + done.stderr
     assert {p.name[:8] for p in (tmp_path / "two" / "difficulty").glob("part-*")} == {"part-000", "part-001"}
     assert_same(scored, tmp_path / "two")
+    assert picks(scored) == picks(tmp_path / "two")
+    one, two = (json.loads((run / "result.json").read_text())["diffusion"] for run in (scored, tmp_path / "two"))
+    assert one["scored"] == two["scored"] == 34 * 11  # pool images, each with ten windows, over both ranks
+    assert one["elements"] == two["elements"] == 34 * 11 * 3 * 16 * 16 * 4
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_in_a_stage_the_same_command_finishes_with_the_same_result(stage, scored, images, model, tmp_path):
+def test_killed_in_every_stage_the_same_command_finishes_with_the_same_result(scored, images, model, tmp_path):
     run = tmp_path / "killed"
     write_run(run, images, model=model)
-    # One row per part, so that there are parts to find half-way.
-    env = {**environment(), "GSAL_PART_ROWS": "1"}
-    with subprocess.Popen(command(run), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list((run / stage).glob("part-*")):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    before = {s: len(list((run / s).glob("part-*"))) for s in STAGES}
-    assert before[stage] >= 1
-    (run / stage / ".part-000-000099.parquet.1.tmp").write_bytes(
-        b"PAR1 half a part"
-    )  # what a kill inside a write leaves
-    done = run_worker(run)
+    env = {**environment(), "GSAL_PART_ROWS": "1"}  # one row per part, so that there are parts to find half-way
+    for stage in STAGES:  # one run: each command goes on where the one before was killed
+        with subprocess.Popen(command(run), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not list((run / stage).glob("part-*")):
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+        assert list((run / stage).glob("part-*")) and not (run / "result.json").exists()
+        # what a kill inside a write leaves
+        (run / stage / ".part-000-000099.parquet.1.tmp").write_bytes(b"PAR1 half a part")
+    done = run_here(run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(scored, run)
 
@@ -137,7 +148,7 @@ def test_bad_images_are_listed_with_the_reason_and_odd_ones_are_scored(model, tm
         "gone.png",
     ]
     write_run(tmp_path / "run", [*good, *(odd / n for n in names)], model=model)
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     ids = {f"img{8 + i:04d}": name for i, name in enumerate(names)}
@@ -155,12 +166,12 @@ def test_bad_images_are_listed_with_the_reason_and_odd_ones_are_scored(model, tm
 def test_an_image_deleted_after_detection_fails_alone(model, tmp_path):
     paths = write_images(tmp_path / "images", 10)
     write_run(tmp_path / "run", paths, model=model)
-    assert run_worker(tmp_path / "run").returncode == 0
+    assert run_here(tmp_path / "run").returncode == 0
     for stage in ("difficulty", "concepts"):
         for part in (tmp_path / "run" / stage).glob("part-*"):
             part.unlink()
     paths[9].unlink()
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [json.loads(s)["id"] for s in done.stdout.splitlines() if json.loads(s)["event"] == "failed"] == ["img0009"]
     assert "missing" in rows(tmp_path / "run", "difficulty")["img0009"]["error"]
@@ -170,17 +181,17 @@ def test_an_image_deleted_after_detection_fails_alone(model, tmp_path):
 def test_a_model_that_returns_nan_leaves_nan_not_a_number_that_ranks(images, tmp_path):
     nan = write_ddpm(tmp_path / "nan", nan=True)
     write_run(tmp_path / "run", images[:9], model=nan)
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(np.isnan(row["image_error"]) for row in rows(tmp_path / "run", "difficulty").values())
 
 
 def test_parts_of_another_configuration_are_refused_in_one_sentence(images, model, tmp_path):
     write_run(tmp_path / "run", images[:8], model=model)
-    assert run_worker(tmp_path / "run").returncode == 0
+    assert run_here(tmp_path / "run").returncode == 0
     changed = DiffusionConfig(model=str(model), crop_size=16, draws=8)
     write_run(tmp_path / "run", images[:8], model=model, diffusion=changed)
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 1
     error = json.loads(done.stdout.splitlines()[-1])
     assert error["event"] == "error" and "never mixed" in error["message"] and "\n" not in error["message"]
@@ -189,7 +200,7 @@ def test_parts_of_another_configuration_are_refused_in_one_sentence(images, mode
 def test_a_second_run_over_the_same_images_does_no_diffusion_work(images, model, tmp_path):
     for name in ("first", "second"):
         write_run(tmp_path / name, images[:12], model=model, cache=str(tmp_path / "cache"))
-        done = run_worker(tmp_path / name)
+        done = run_here(tmp_path / name)
         assert done.returncode == 0, done.stdout + done.stderr
     scored = [
         json.loads((tmp_path / n / "result.json").read_text())["diffusion"]["scored"] for n in ("first", "second")
@@ -211,12 +222,12 @@ def test_a_full_disk_ends_in_one_sentence_and_goes_on_once_there_is_room(images,
     try:
         write_run(place / "run", images, model=model)
         (place / "filler").write_bytes(b"x" * 40_000)
-        done = run_worker(place / "run")
+        done = run_here(place / "run")
         assert done.returncode == 1
         message = json.loads(done.stdout.splitlines()[-1])["message"]
         assert "No space left" in message and "free space" in message
         subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
-        done = run_worker(place / "run")
+        done = run_here(place / "run")
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         subprocess.run(["umount", str(place)], check=True)
@@ -230,7 +241,7 @@ def test_a_label_outside_the_graph_is_counted_by_looks_and_reported(images, mode
     table = pq.read_table(tmp_path / "run" / "manifest.parquet").to_pylist()
     table[5]["labels"] = ["defect"]  # image 5 holds a disk
     shards.write_table(pa.Table.from_pylist(table, schema=shards.MANIFEST), tmp_path / "run" / "manifest.parquet")
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     notes = [json.loads(s)["message"] for s in done.stdout.splitlines() if json.loads(s)["event"] == "note"]
     assert any('"defect"' in n and "disk" in n for n in notes), notes
@@ -239,14 +250,14 @@ def test_a_label_outside_the_graph_is_counted_by_looks_and_reported(images, mode
 
 def test_prototypes_without_a_known_label_say_what_to_use_instead(images, model, tmp_path):
     write_run(tmp_path / "run", images[:8], model=model, labeled=0)
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 1
     assert 'use assign="clip"' in json.loads(done.stdout.splitlines()[-1])["message"]
 
 
 def test_detector_assignment_without_a_detector_is_refused(images, model, tmp_path):
     write_run(tmp_path / "run", images[:8], model=model, concepts=ConceptConfig(assign="detector"))
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 1 and "needs a trained detector" in json.loads(done.stdout.splitlines()[-1])["message"]
 
 
@@ -260,7 +271,7 @@ def test_auto_takes_what_the_labeled_crops_speak_for_and_says_so(images, model, 
 
     encoder = "mobilenet_v2:none"
     config = write_run(tmp_path / "run", images[:14], model=model, labeled=10, concepts=ConceptConfig(encoder=encoder))
-    done = run_worker(tmp_path / "run")
+    done = run_here(tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     choice = json.loads((tmp_path / "run" / "result.json").read_text())["choice"]
 
@@ -280,7 +291,7 @@ def test_auto_takes_what_the_labeled_crops_speak_for_and_says_so(images, model, 
     assert json.loads((tmp_path / "run" / "assigned.json").read_text())["assign"] == expected.assign
 
     write_run(tmp_path / "cold", images[:4], model=model, labeled=0, concepts=ConceptConfig())
-    done = run_worker(tmp_path / "cold")
+    done = run_here(tmp_path / "cold")
     assert done.returncode == 0, done.stdout + done.stderr
     choice = json.loads((tmp_path / "cold" / "result.json").read_text())["choice"]
     assert (choice["assign"], choice["trial"]) == ("clip", None)

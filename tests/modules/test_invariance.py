@@ -1,0 +1,79 @@
+"""Scores through the worker depend on the image alone: not on batch size, loader processes, precision or company."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import spearmanr
+
+from gsal_fo import shards
+from gsal_fo.config import DiffusionConfig
+from gsal_fo.pool_table import load_pool
+from tests.modules.helpers import picks, run_here, write_ddpm, write_images, write_run
+
+STATISTICS = ("image_error", "image_variance", "proposal_error", "proposal_variance")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_ddpm(tmp_path_factory.mktemp("models") / "ddpm")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), 14)
+
+
+def scored(run, images, model, *, workers=0, precision="32-true", boxes=None, **diffusion):
+    """A run of 8 pool images; ``boxes`` by id instead of the grid's windows."""
+    settings = DiffusionConfig(model=str(model), crop_size=16, **diffusion)
+    write_run(run, images, model=model, diffusion=settings, workers=workers, precision=precision)
+    if boxes:
+        table = pq.read_table(run / "manifest.parquet").to_pylist()
+        for row in table:
+            if row["role"] == "pool":
+                row |= {"boxes": boxes[row["id"]], "scores": [0.9] * (len(boxes[row["id"]]) // 4)}
+        shards.write_table(pa.Table.from_pylist(table, schema=shards.MANIFEST), run / "manifest.parquet")
+    done = run_here(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return load_pool(run)
+
+
+@pytest.mark.parametrize("noise", ["shared", "per_sample"])
+@pytest.mark.parametrize("regions", ["crops", "maps"])
+def test_batches_and_loader_processes_change_neither_scores_nor_picks(noise, regions, images, model, tmp_path):
+    how = {"noise": noise, "regions": regions}
+    one = scored(tmp_path / "one", images, model, batch_size=1, **how)
+    # Loader processes import torch anew in each stage, seconds each: one of the four cases shows them.
+    loaders = 2 if (noise, regions) == ("per_sample", "crops") else 0
+    for batch_size, workers in ((7, loaders), (64, 0)):
+        run = tmp_path / f"{batch_size}"
+        other = scored(run, images, model, batch_size=batch_size, workers=workers, **how)
+        np.testing.assert_array_equal(one.ids, other.ids)
+        for name in STATISTICS:
+            np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-5, err_msg=name)
+        assert picks(run) == picks(tmp_path / "one")
+
+
+@pytest.mark.parametrize("noise", ["shared", "per_sample"])
+def test_bf16_ranks_as_float32(noise, images, model, tmp_path):
+    full = scored(tmp_path / "full", images, model, noise=noise)
+    half = scored(tmp_path / "half", images, model, noise=noise, precision="bf16-mixed")
+    assert (full.proposal_error != half.proposal_error).any()  # it did compute in another precision
+    for name in ("image_error", "proposal_error"):
+        assert spearmanr(getattr(full, name), getattr(half, name)).statistic >= 0.999
+
+
+@pytest.mark.parametrize("noise", ["shared", "per_sample"])
+def test_a_proposal_added_to_one_image_changes_no_other_image(noise, images, model, tmp_path):
+    ids = [f"img{i:04d}" for i in range(6, len(images))]
+    boxes = {i: [0.1, 0.1, 0.4, 0.4, 0.5, 0.5, 0.3, 0.3] for i in ids}
+    before = scored(tmp_path / "before", images, model, noise=noise, boxes=boxes)
+    more = boxes | {ids[2]: [0.2, 0.0, 0.7, 0.5, *boxes[ids[2]]]}
+    after = scored(tmp_path / "after", images, model, noise=noise, boxes=more)
+    assert len(after.boxes) == len(before.boxes) + 1
+    for name in ("image_error", "image_variance"):
+        np.testing.assert_allclose(getattr(after, name), getattr(before, name), rtol=1e-5)
+    same = np.arange(len(after.boxes)) != 2 * 2  # the added one comes first of the third image's
+    for name in ("proposal_error", "proposal_variance"):
+        np.testing.assert_allclose(getattr(after, name)[same], getattr(before, name), rtol=1e-5)
