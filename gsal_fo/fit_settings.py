@@ -12,10 +12,11 @@ INPUT_SIZES = {"features": 256, "pixels": 64, "vae": 256}  # px, unless the user
 PIXEL_SIDES = (32, 128)  # px; above, a U-Net over pixels takes hours on a CPU
 FEWEST_CELLS = 4
 
-# What a fitted folder says about how to score with it, by space: measured (README, "Fitting"), not derived. In feature
-# space a defect is a few cells that a model cannot guess from their surroundings once most of them is noise: at 0.7 T
-# those cells must come from what the model knows of the pool, at 0.1 T they are still readable in the input.
-# Maps, because crops fell to chance on steel: boxes against background AUROC 0.46, maps 0.77 (docs/difficulty.md).
+# What a fitted folder says about how to score with it, by space. Features are measured (docs/difficulty.md), pixels and
+# vae are not: a guess. In feature space a defect is a few cells that a model cannot guess from their surroundings once
+# most of them is noise: at 0.7 T those cells must come from what the model knows of the pool, at 0.1 T they are still
+# readable in the input.
+# Maps, because crops are worse on steel: boxes against background AUROC 0.68, maps 0.78 (docs/difficulty.md).
 SCORE_DEFAULTS: dict[str, dict[str, Any]] = {
     "features": {"t": 0.7, "reduce": "max", "regions": "maps"},
     "pixels": {"t": 0.4, "reduce": "topk", "regions": "maps"},

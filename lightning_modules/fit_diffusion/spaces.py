@@ -8,9 +8,17 @@ from torch import Tensor
 
 from gsal_fo.fit_settings import FitSettings
 from lightning_modules.data import to_float
-from lightning_modules.nets import Encoder, autoencoder_latent, joined_maps, load_autoencoder, load_encoder
+from lightning_modules.nets import (
+    Encoder,
+    autoencoder_latent,
+    joined_maps,
+    load_autoencoder,
+    load_encoder,
+    pad_with,
+)
 
 Coder = Any  # an Encoder (features), a diffusers autoencoder (vae), or None (pixels)
+PADDING = "replicate"  # of the encoder's convolutions: zeros make every border an outlier
 FEWEST = 8  # images: below, a covariance of features means nothing
 
 
@@ -18,6 +26,7 @@ def load_coder(settings: FitSettings) -> Coder:
     """The frozen network between images and latents; None for pixels. Raises ValueError where it cannot be used."""
     if settings.space == "features":
         encoder = load_encoder(settings.encoder)
+        pad_with(encoder, PADDING)
         stages_of(encoder, settings)
         return encoder
     return load_autoencoder(str(settings.vae)) if settings.space == "vae" else None
@@ -108,5 +117,6 @@ def facts_of(coder: Coder, settings: FitSettings) -> dict[str, Any]:
             "encoder_digest": coder.digest,
             "stages": stages_of(coder, settings),
             "stride": settings.stride,
+            "padding": PADDING,
         }
     return facts

@@ -9,7 +9,7 @@ from lightning_modules.nets.clip import Clip, load_clip
 from lightning_modules.nets.denoiser import Denoiser, load_denoiser
 from lightning_modules.nets.encoders import load_encoder, untrained
 from lightning_modules.nets.files import embedded_folder
-from lightning_modules.nets.spaces import FeatureSpace, joined_maps
+from lightning_modules.nets.spaces import FeatureSpace, joined_maps, pad_with
 
 __all__ = [
     "EMBEDDED",
@@ -26,6 +26,7 @@ __all__ = [
     "load_clip",
     "load_denoiser",
     "load_encoder",
+    "pad_with",
     "untrained",
     "weights_digest",
 ]

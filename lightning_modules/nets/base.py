@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -59,8 +60,11 @@ class Encoder(Frozen):
             raise ValueError(f"expected RGB images (B, 3, H, W) in [0, 1]; got shape {tuple(x.shape)}")
         return (x - self.mean) / self.std
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps {stage: (B, C, H / stride, W / stride)} of RGB images (B, 3, H, W) in [0, 1], sides multiples of 32."""
+    def maps(self, x: Tensor, stages: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Maps {stage: (B, C, H / stride, W / stride)} of RGB images (B, 3, H, W) in [0, 1], sides multiples of 32.
+
+        ``stages``: at least these are wanted; what lies beyond the last of them need not be computed. None: all.
+        """
         raise NotImplementedError
 
     def embed(self, x: Tensor) -> Tensor:

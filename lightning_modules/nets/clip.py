@@ -1,5 +1,6 @@
 """CLIP through open_clip, and its image tower as an encoder."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ class ClipTower(Encoder):
         self._normalize_by(tuple(tower.image_mean), tuple(tower.image_std))
         self._seal(tower, ["open_clip", self.input_size])
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
+    def maps(self, x: Tensor, stages: Collection[str] | None = None) -> dict[str, Tensor]:
         x = self.tower.stem(self.normalized(x))
         out: dict[str, Tensor] = {}
         for name in self.stages:
             out[name] = x = getattr(self.tower, name)(x)
+            if stages is not None and out.keys() >= set(stages):
+                break
         return out
 
     def embed(self, x: Tensor) -> Tensor:
@@ -54,7 +57,7 @@ class ClipVitTower(Encoder):
         self._normalize_by(tuple(tower.image_mean), tuple(tower.image_std))
         self._seal(tower, ["open_clip", self.input_size])
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
+    def maps(self, x: Tensor, stages: Collection[str] | None = None) -> dict[str, Tensor]:
         grid = [max(1, side // self.patch) for side in x.shape[-2:]]
         whole = (grid[0] * self.patch, grid[1] * self.patch)
         if tuple(x.shape[-2:]) != whole:  # a patch of 14 does not divide a multiple of 32

@@ -65,7 +65,9 @@ class Denoiser(Frozen):
         self.register_buffer("prompt", prompt)
         encoder_digest = coder.encoder.digest if isinstance(coder, FeatureSpace) else None
         rounding = [] if precision == "fp32" else [precision]
-        self.digest = weights_digest(self, [space, prediction, input_size, clip_range, encoder_digest, *rounding])
+        border = [coder.padding] if isinstance(coder, FeatureSpace) and coder.padding != "zeros" else []
+        settings = [space, prediction, input_size, clip_range, encoder_digest, *rounding, *border]
+        self.digest = weights_digest(self, settings)
         self.dtype = PRECISIONS[precision]
         for net in (unet, coder if space == "vae" else None):
             if net is not None:

@@ -1,6 +1,7 @@
 """torchvision's MobileNetV2, from its own weights or a file of any origin."""
 
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ class MobileNetEncoder(Encoder):
         self._normalize_by(mean, std)
         self._seal(self.features, ["mobilenet_v2", MOBILENET_INPUT])
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
+    def maps(self, x: Tensor, stages: Collection[str] | None = None) -> dict[str, Tensor]:
         x = self.normalized(x)
         out: dict[str, Tensor] = {}
         start = 0
         for name, (_, _, last) in MOBILENET_STAGES.items():
             x = self.features[start : last + 1](x)
             out[name], start = x, last + 1
+            if stages is not None and out.keys() >= set(stages):
+                break
         return out
 
     def embed(self, x: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.nets.base import Encoder, Frozen
 from lightning_modules.nets.encoders import load_encoder
 from lightning_modules.nets.files import read_safetensors
+
+PADDINGS = ("zeros", "replicate")
 
 
 class FeatureSpace(Frozen):
@@ -23,6 +25,7 @@ class FeatureSpace(Frozen):
         mean, std: (D,) per channel of the joined stages.
         components: (C, D) unit principal axes of the standardized features.
         scale: (C,) what each component is divided by.
+        padding: how the encoder's convolutions go on beyond the border, "zeros" or "replicate"; set in the encoder.
     """
 
     mean: Tensor
@@ -40,6 +43,7 @@ class FeatureSpace(Frozen):
         std: Tensor,
         components: Tensor,
         scale: Tensor,
+        padding: str = "zeros",
     ) -> None:
         super().__init__()
         if unknown := [s for s in stages if s not in encoder.stages]:
@@ -49,7 +53,8 @@ class FeatureSpace(Frozen):
             raise ValueError(
                 f"stages {stages} have {width} channels; the feature space was fitted on {components.shape[-1]}"
             )
-        self.encoder, self.stages, self.stride = encoder, stages, stride
+        self.encoder, self.stages, self.stride, self.padding = encoder, stages, stride, padding
+        pad_with(encoder, padding)
         for key, value in (("mean", mean), ("std", std), ("components", components), ("scale", scale)):
             self.register_buffer(key, value.float())
 
@@ -70,7 +75,7 @@ def joined_maps(encoder: Encoder, x: Tensor, stages: list[str], stride: int) -> 
         x = F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
     grid = (max(1, height // stride), max(1, width // stride))
     # Under autocast maps come in bfloat16, which antialiased resizing does not take on a CPU.
-    maps = {name: map_.float() for name, map_ in encoder.maps(x).items()}
+    maps = {name: map_.float() for name, map_ in encoder.maps(x, stages).items()}
     parts = [
         maps[s]
         if maps[s].shape[-2:] == grid
@@ -78,6 +83,23 @@ def joined_maps(encoder: Encoder, x: Tensor, stages: list[str], stride: int) -> 
         for s in stages
     ]
     return torch.cat(parts, 1)
+
+
+def pad_with(encoder: Encoder, padding: str) -> None:
+    """Set how the encoder's convolutions go on beyond the border of their input.
+
+    Zeros, which networks are trained with, are a texture of their own: on steel a cell of the outer ring had 3.5 times
+    the power of one inside, and 85 % of the images had their largest E there (chance: 23 %). A border that repeats
+    costs nothing else and leaves 1.6 times (docs/difficulty.md). Convolutions only; a transformer's tokens see no
+    padding.
+
+    Raises ValueError for another name.
+    """
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}; got {padding!r}")
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = padding  # type: ignore[assignment]
 
 
 def read_feature_space(folder: Path, about: Mapping[str, Any]) -> FeatureSpace:
@@ -92,4 +114,5 @@ def read_feature_space(folder: Path, about: Mapping[str, Any]) -> FeatureSpace:
     if missing := [k for k in ("mean", "std", "components", "scale") if k not in stored]:
         raise ValueError(f"{folder}/features.safetensors lacks {missing}; fit the model again")
     picked = {k: stored[k] for k in ("mean", "std", "components", "scale")}
-    return FeatureSpace(encoder, stages=list(about["stages"]), stride=int(about["stride"]), **picked)
+    padding = str(about.get("padding", "zeros"))  # a folder without the key is older than the choice
+    return FeatureSpace(encoder, stages=list(about["stages"]), stride=int(about["stride"]), padding=padding, **picked)

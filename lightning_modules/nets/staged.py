@@ -1,12 +1,13 @@
 """Encoders over any network that returns several feature maps: torchvision's, timm's, a trained detector's backbone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Graph, GraphModule
 
 from lightning_modules.nets.base import Encoder, resized_to
 from lightning_modules.nets.files import first_line, read_safetensors
@@ -32,6 +33,7 @@ class StagedEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.net, self.input_size = net, input_size
+        self._shorter: dict[tuple[str, ...], nn.Module] = {}  # by stages; they share the layers of ``net``
         self._normalize_by(tuple(mean), tuple(std))
         self._seal(net, settings)
         with torch.no_grad():
@@ -39,12 +41,30 @@ class StagedEncoder(Encoder):
         self.stages = {k: (m.shape[1], probe[0] // m.shape[2]) for k, m in found.items()}
         self.embed_dim = self.stages[next(reversed(self.stages))][0]
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        return dict(self.net(self.normalized(x)))
+    def maps(self, x: Tensor, stages: Collection[str] | None = None) -> dict[str, Tensor]:
+        net = self.net
+        if stages is not None and isinstance(net, GraphModule):
+            wanted = tuple(s for s in self.stages if s in stages)
+            if wanted not in self._shorter:
+                self._shorter[wanted] = shortened(net, wanted)
+            net = self._shorter[wanted]
+        return dict(net(self.normalized(x)))
 
     def embed(self, x: Tensor) -> Tensor:
         maps = self.net(self.normalized(resized_to(x, self.input_size)))
         return F.normalize(maps[next(reversed(self.stages))].mean((2, 3)), dim=1)
+
+
+def shortened(net: GraphModule, stages: Sequence[str]) -> GraphModule:
+    """A traced network of several maps without the layers that none of ``stages`` needs; it shares those that stay."""
+    graph = Graph()
+    found: Any = graph.graph_copy(net.graph, {})
+    graph.output({name: found[name] for name in stages})
+    short = GraphModule(net, graph)
+    short.graph.eliminate_dead_code()
+    short.recompile()
+    short.delete_all_unused_submodules()
+    return short.eval()
 
 
 class TimmMaps(nn.Module):

@@ -62,6 +62,24 @@ def test_torchvision_maps_and_embedding_are_the_network_s_own(tmp_path):
     assert other.mean.flatten().tolist() == [0.5] * 3 and other.digest != encoder.digest
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2:none", "torchvision:resnet18:none", "embedded"])
+def test_a_shallow_stage_alone_is_the_same_map_without_the_layers_behind_it(name):
+    encoder, x = load_encoder(name), torch.rand(2, 3, 64, 96)
+    first, second, *_, last = encoder.stages
+    ran = []
+    for module in encoder.modules():
+        module.register_forward_hook(lambda m, *_: ran.append(m))
+    with torch.no_grad():
+        whole = encoder.maps(x)
+        every, ran[:] = len(ran), []
+        shallow = encoder.maps(x, [second])
+    assert 0 < len(ran) < every and last not in shallow
+    torch.testing.assert_close(shallow[second], whole[second], atol=0, rtol=0)
+    with torch.no_grad():
+        again = encoder.maps(x, [last, first])
+    assert all(torch.equal(again[s], whole[s]) for s in (first, last))
+
+
 def test_timm_maps_are_those_of_the_whole_model(tmp_path):
     torch.manual_seed(1)
     plain, x = timm.create_model("resnet10t").eval(), torch.rand(1, 3, 64, 96)

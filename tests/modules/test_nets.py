@@ -29,6 +29,7 @@ from lightning_modules.nets import (
     load_clip,
     load_denoiser,
     load_encoder,
+    pad_with,
 )
 
 SHARED = Path(__file__).parents[2] / "../shared"
@@ -331,6 +332,40 @@ def test_a_feature_folder_computes_the_latent_that_it_was_fitted_on(tmp_path, cl
     (tmp_path / "gsal.json").write_text(json.dumps({**about, "encoder_digest": "0" * 16}))
     with pytest.raises(ValueError, match="other weights"):
         load_denoiser(str(tmp_path))
+
+
+def test_a_replicated_border_makes_an_even_image_even_in_features_and_zeros_do_not():
+    x = torch.full((1, 3, 96, 64), 0.3)
+    spread = {}
+    for padding in ("zeros", "replicate"):
+        encoder = load_encoder("mobilenet_v2:none")
+        pad_with(encoder, padding)
+        with torch.no_grad():
+            maps = joined_maps(encoder, x, ["features.6", "features.13"], 8)
+        spread[padding] = float((maps - maps[:, :, :1, :1]).abs().max() / maps.abs().max())
+    assert spread["replicate"] < 1e-4 < 1e-2 < spread["zeros"]
+    with pytest.raises(ValueError, match="zeros, replicate; got 'circular'"):
+        pad_with(encoder, "circular")
+
+
+def test_a_folder_s_padding_decides_its_latents_and_its_digest(tmp_path):
+    encoder, x = load_encoder("mobilenet_v2:none"), torch.rand(8, 3, 64, 64)
+    with torch.no_grad():
+        zeros = joined_maps(encoder, x, ["features.6"], 8)
+        space = principal_axes(zeros, 4)
+        pad_with(encoder, "replicate")
+        replicated = joined_maps(encoder, x, ["features.6"], 8)
+    save_pixels(tmp_path, DDPMScheduler(clip_sample=False), tiny_unet(4))
+    save_file(space, tmp_path / "features.safetensors")
+    about = {"space": "features", "encoder": "mobilenet_v2:none", "stages": ["features.6"], "stride": 8,
+             "input_size": 64}  # fmt: skip
+    models = {}
+    for key, more in {"older": {}, "zeros": {"padding": "zeros"}, "new": {"padding": "replicate"}}.items():
+        (tmp_path / "gsal.json").write_text(json.dumps({**about, **more}))
+        models[key] = load_denoiser(str(tmp_path))
+    torch.testing.assert_close(models["older"].latent(x), project(zeros, space))
+    torch.testing.assert_close(models["new"].latent(x), project(replicated, space))
+    assert models["older"].digest == models["zeros"].digest != models["new"].digest
 
 
 def test_stages_of_another_width_than_fitted_are_refused(clip_folder):
