@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -48,6 +49,14 @@ def trainer(*, precision: str = "32-true", **more: Any) -> pl.Trainer:
     )
 
 
+class Terminated(SystemExit):
+    """SIGTERM came. A SystemExit, so that Lightning closes its loops and no ``except Exception`` keeps it."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated(128 + number)
+
+
 def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, Any]], *, module: str) -> int:
     """A worker's command line; returns the exit code. ``work`` gets the run folder, its config and a reporter."""
     # Not `--run`: torchrun would take it for an abbreviation of an option of its own.
@@ -65,6 +74,7 @@ def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, A
         )
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
+    before = signal.signal(signal.SIGTERM, _terminate)
     started = time.monotonic()
     with Reporter(rank=rank()) as reporter:
         try:
@@ -76,7 +86,10 @@ def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, A
             facts = work(args.run, config, reporter)
             reporter.done(**facts, seconds=round(time.monotonic() - started, 3))
             return 0
-        except KeyboardInterrupt:
+        except Terminated as end:
+            reporter.error("ended by SIGTERM; the same command goes on where it stopped")
+            return int(end.code or 1)
+        except (KeyboardInterrupt, SystemExit):  # Lightning makes the second of the first
             reporter.error("interrupted; the same command goes on where it stopped")
             return 130
         except Exception as error:
@@ -86,5 +99,6 @@ def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, A
                 traceback.print_exc()
             return 1
         finally:
+            signal.signal(signal.SIGTERM, before)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()

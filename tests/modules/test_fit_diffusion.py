@@ -174,20 +174,37 @@ def write_run(run, pool, **settings):
     return run
 
 
-def test_a_fit_that_was_killed_goes_on_and_ends_with_the_weights_of_one_that_was_not(tmp_path, pool):
-    settings = {"steps": 60, "check": 20, "checkpoint_s": 0.0}
+def stopped(run, number: int, least: int) -> tuple[int, list[dict]]:
+    """Exit code and events of a worker that gets a signal once it has done ``least``."""
+    events, sent = [], False
+    with subprocess.Popen(worker(run), stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if not sent and events[-1].get("done", 0) >= least:
+                process.send_signal(number)
+                sent = True
+    return process.returncode, events
+
+
+def done_by(events: list[dict]) -> list[int]:
+    return [e["done"] for e in events if e["event"] == "progress" and e["done"] > 0]
+
+
+def test_a_fit_killed_and_then_terminated_ends_with_the_weights_of_one_that_was_not(tmp_path, pool, capsys):
+    settings = {"steps": 150, "check": 50, "checkpoint_s": 0.0}
     whole, cut = write_run(tmp_path / "whole", pool, **settings), write_run(tmp_path / "cut", pool, **settings)
     fit_run(whole, json.loads((whole / "config.json").read_text()), Reporter(terminal=False))
-    with subprocess.Popen(worker(cut), stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
-        for line in process.stdout:
-            if json.loads(line).get("done", 0) >= len(pool) + 10:  # ten steps at least, one checkpoint each
-                process.kill()
-                break
-    assert process.wait() == -signal.SIGKILL and not (cut / "model").exists()
-    again = subprocess.run(worker(cut), capture_output=True, text=True, check=True, timeout=600)
-    events = [json.loads(line) for line in again.stdout.splitlines()]
-    seen = [e["done"] for e in events if e["event"] == "progress" and 0 < e["done"] < 84]
-    assert min(seen) >= len(pool) + 10  # no image was encoded again, no step done twice
+    least = len(pool) + 10  # ten steps at least, one checkpoint each
+    code, events = stopped(cut, signal.SIGKILL, least)
+    assert code == -signal.SIGKILL and not (cut / "model").exists()
+    code, events = stopped(cut, signal.SIGTERM, least)
+    assert min(done_by(events)) >= least  # no image was encoded again, no step done twice
+    assert code == 128 + signal.SIGTERM and not (cut / "model").exists()
+    assert events[-1] == {"event": "error", "message": "ended by SIGTERM; the same command goes on where it stopped"}
+    capsys.readouterr()
+    fit_run(cut, json.loads((cut / "config.json").read_text()), Reporter(terminal=False))
+    last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert min(done_by(last)) >= max(done_by(events))
     one, two = weights(whole / "model"), weights(cut / "model")
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
     assert (whole / "model" / "curve.csv").read_text() == (cut / "model" / "curve.csv").read_text()
