@@ -96,8 +96,7 @@ class ConceptCoverage(Doors, foo.Panel):
             if state.node:
                 shown.btn("everything", label="Show all", icon="close", on_click=self.everything, variant="outlined")
             panel.plot("graph", on_click=self.on_node, layout=state.layout, config={"displayModeBar": False})
-            # In a narrow panel the table scrolls by itself, and does not push the rest out of sight.
-            table = types.TableView(componentsProps={"item": {"sx": {"minWidth": 0, "overflowX": "auto"}}})
+            table = types.TableView()
             for name, label in (
                 ("node", "Concept"),
                 ("level", "Level"),
