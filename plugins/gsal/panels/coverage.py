@@ -101,8 +101,7 @@ class ConceptCoverage(Doors, foo.Panel):
                 ("node", "Concept"),
                 ("level", "Level"),
                 ("labeled", "Labeled"),
-                ("threshold", "Rare at <="),
-                ("state", "State"),
+                ("state", "Rare"),  # with the threshold: one more column would be wider than half the App
                 ("pool", "Pool"),
                 ("picked", "Picked"),
             ):
@@ -128,7 +127,7 @@ class ConceptCoverage(Doors, foo.Panel):
         state.rounds = len(past) - 1
         state.layout = plots.graph_layout(graph)
         ctx.panel.data.graph = plots.concept_graph(graph, rows, state.node)
-        ctx.panel.data.rows = [{**r, "state": "rare" if r["rare"] else ""} for r in rows]
+        ctx.panel.data.rows = [{**r, "state": f"{'yes' if r['rare'] else 'no'}, <= {r['threshold']}"} for r in rows]
         rarest = [r["node"] for r in rows if r["level"] == "fine"][:LINES]
         ctx.panel.data.rounds = plots.rounds(past, rarest)
 

@@ -10,7 +10,7 @@ QUESTIONS = ("box", "rare box", "rare", "clean", "control", "rare/clean")
 def tables(rows: Iterable[Row]) -> str:
     """Markdown: one section per set and model."""
     groups: dict[tuple[str, str, int, int], list[Row]] = {}
-    for row in rows:
+    for row in {str(row): row for row in rows}.values():  # a run that was cut off left some rows twice
         groups.setdefault((row["set"], row["model"], row["limit"], row["seed"]), []).append(row)
     return "\n\n".join(section(*key, found) for key, found in groups.items())
 
