@@ -90,15 +90,14 @@ def pad_with(encoder: Encoder, padding: str) -> None:
 
     Zeros, which networks are trained with, are a texture of their own: on steel a cell of the outer ring had 3.5 times
     the power of one inside, and 85 % of the images had their largest E there (chance: 23 %). A border that repeats
-    costs nothing else and leaves 1.6 times (docs/difficulty.md). Convolutions only; a transformer's tokens see no
-    padding.
+    leaves 1.6 times (docs/difficulty.md). Convolutions only; a transformer's tokens see no padding.
 
     Raises ValueError for another name.
     """
     if padding not in PADDINGS:
         raise ValueError(f"padding must be one of {', '.join(PADDINGS)}; got {padding!r}")
     for module in encoder.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module.padding not in ("valid", (0, 0)):  # else it would copy its input
             module.padding_mode = padding  # type: ignore[assignment]
 
 
