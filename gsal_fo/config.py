@@ -258,14 +258,17 @@ class ScoreConfig:
         _whole("workers", self.workers, 0)
 
 
-def default_params(assign: str) -> GsalParams:
-    """The constants where the user names none: the paper's, and for ``assign="prototypes"`` the graded rule.
+def default_params(assign: str, mix: Mapping[str, Any] | None = None) -> GsalParams:
+    """The constants where the user names none: the paper's, but two things that were measured.
 
+    ``mix``: alpha and beta that the diffusion model's own folder asks for. ``gsal fit`` writes 1 and 0 there in feature
+    space, E alone (docs/difficulty.md). ``assign="prototypes"`` takes the graded rule.
     With few labels the classes that have none or one decide the quantile rule's thresholds, and which images it picks
     turns on a single label: on real proposals of steel it found 1 to 45 rare instances over twelve draws of labels, as
     few as random in five of them, where the graded rule stayed above 35 in ten (``tests/bench/rules.py``).
     """
-    return GsalParams(rarity="graded") if assign == "prototypes" else GsalParams()
+    rarity = "graded" if assign == "prototypes" else GsalParams().rarity
+    return from_dict(GsalParams, {"rarity": rarity, **(mix or {})})
 
 
 def with_named(base: GsalParams, named: "GsalParams | Mapping[str, Any] | None") -> GsalParams:

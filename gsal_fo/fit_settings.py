@@ -17,8 +17,10 @@ FEWEST_CELLS = 4
 # most of them is noise: at 0.7 T those cells must come from what the model knows of the pool, at 0.1 T they are still
 # readable in the input.
 # Maps, because crops are worse on steel: boxes against background AUROC 0.68, maps 0.78 (docs/difficulty.md).
+# alpha and beta of Eq. 7: E alone, because V of a model fitted on the pool hardly repeats between draws and costs more
+# than it gives (the same page).
 SCORE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "features": {"t": 0.7, "reduce": "max", "regions": "maps"},
+    "features": {"t": 0.7, "reduce": "max", "regions": "maps", "alpha": 1.0, "beta": 0.0},
     "pixels": {"t": 0.4, "reduce": "topk", "regions": "maps"},
     "vae": {"t": 0.4, "reduce": "topk", "regions": "maps"},
 }

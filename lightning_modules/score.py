@@ -116,7 +116,11 @@ class Difficulty:
     def result(self) -> dict[str, Any]:
         """The settings in force and how much went through the model, over all ranks."""
         config = self.run.config.diffusion
-        facts: dict[str, Any] = {"space": self.denoiser.space, "model_digest": self.denoiser.digest}
+        facts: dict[str, Any] = {
+            "space": self.denoiser.space,
+            "model_digest": self.denoiser.digest,
+            "mix": self.denoiser.mix,
+        }
         facts |= {"digest": self.mark, "vae": config.vae, "precision": config.precision}
         return {**self.settings, **facts, **self.facts}
 

@@ -51,7 +51,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "proposals": cfg.PROPOSALS,
     "arch": cfg.ARCHITECTURES,
 }
-FOLLOWS = ("params__rarity",)  # its default follows the assignment: ``config.default_params``
+# Their defaults follow the assignment and the diffusion model: ``config.default_params``.
+FOLLOWS = ("params__rarity", "params__alpha", "params__beta")
 # Stage name, as it prefixes the form's fields, and what the form already asks for elsewhere.
 STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "params": (cfg.GsalParams, ()),

@@ -233,14 +233,29 @@ def _prepare(plan: Plan, folder: Path, key: str, concepts: Path, cache: str | No
     return config
 
 
-def _params(named: cfg.GsalParams | Mapping[str, Any] | None, assign: str) -> tuple[cfg.GsalParams, list[str]]:
-    """The constants in force, and a note where one is not the paper's and nobody named it."""
-    params = cfg.with_named(cfg.default_params(assign), named)
-    if isinstance(named, cfg.GsalParams) or "rarity" in (named or {}) or params.rarity == cfg.GsalParams().rarity:
-        return params, []
-    return params, [
-        f"rarity by the {params.rarity} rule, which finds more with {assign}; the paper's is rarity={cfg.RARITY[0]}"
-    ]
+def _params(
+    named: cfg.GsalParams | Mapping[str, Any] | None, assign: str, mix: Mapping[str, Any]
+) -> tuple[cfg.GsalParams, list[str]]:
+    """The constants in force, and a note for each that is not the paper's and that nobody named.
+
+    ``mix``: alpha and beta that the diffusion model asks for; who names one of them decides both.
+    """
+    if isinstance(named, cfg.GsalParams):
+        return named, []
+    if {"alpha", "beta"} & set(named or {}):
+        mix = {}
+    params, paper = cfg.with_named(cfg.default_params(assign, mix), named), cfg.GsalParams()
+    notes = []
+    if params.rarity != paper.rarity and "rarity" not in (named or {}):
+        notes.append(
+            f"rarity by the {params.rarity} rule, which finds more with {assign}; the paper's is rarity={paper.rarity}"
+        )
+    if mix and (params.alpha, params.beta) != (paper.alpha, paper.beta):
+        notes.append(
+            f"difficulty weighs E by alpha={params.alpha:g} and V by beta={params.beta:g}, as the diffusion model's "
+            f"folder asks for; the paper's are alpha={paper.alpha:g} and beta={paper.beta:g}"
+        )
+    return params, notes
 
 
 def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str) -> progress.Events:
@@ -253,7 +268,7 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
     result = shards.read_json(folder / "result.json")
     choice = result.get("choice")
     assign = choice["assign"] if choice else config.concepts.assign
-    params, chosen = _params(plan.params, assign)
+    params, chosen = _params(plan.params, assign, result["diffusion"].get("mix", {}))
     yield from ({"event": "note", "message": text} for text in chosen)
     ranking = rank(table, plan.graph, counts, params)
     record = runs.GSALScoreRunConfig(

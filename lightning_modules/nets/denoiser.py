@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gsal_fo.config import GsalParams, from_dict
 from lightning_modules.nets.autoencoder import autoencoder_latent, downscale, load_autoencoder, read_autoencoder
 from lightning_modules.nets.base import EMBEDDED, Frozen, side_of, weights_digest
 from lightning_modules.nets.files import folder_of, read_json
@@ -14,6 +15,7 @@ from lightning_modules.nets.spaces import FeatureSpace, read_feature_space
 
 DEFAULTS = {"t": 0.4, "reduce": "mean", "regions": "crops", "crop_size": 256, "draws": 4}  # METHOD.md, literal
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+MIX = ("alpha", "beta")  # weights of E and V in the ranking, which a folder may ask for
 FEATURE_DEFAULTS = {"t": 0.7, "reduce": "max", "regions": "maps"}  # measured there; a folder's own choice goes first
 
 
@@ -25,6 +27,7 @@ class Denoiser(Frozen):
         input_size: side in pixels of a whole image as fed to ``latent``; crops use ``defaults["crop_size"]``.
         alphas_cumprod: (T,) cumulative product of 1 - beta.
         defaults: t (share of T), reduce, regions, crop_size, draws.
+        mix: alpha and beta of Eq. 7 that suit the model; empty where its folder names none. No score depends on it.
         digest: 16 hex characters of all weights and settings that a score depends on, precision included.
 
     Args:
@@ -50,6 +53,7 @@ class Denoiser(Frozen):
         prompt: Tensor | None = None,
         clip_range: float | None = None,
         precision: str = "fp32",
+        mix: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -60,6 +64,7 @@ class Denoiser(Frozen):
             )
         self.unet, self.coder, self.space, self.prediction = unet, coder, space, prediction
         self.input_size, self.clip_range = input_size, clip_range
+        self.mix = dict(mix or {})
         self.defaults = {**DEFAULTS, **(FEATURE_DEFAULTS if space == "features" else {}), **defaults}
         self.register_buffer("alphas_cumprod", alphas_cumprod.float())
         self.register_buffer("prompt", prompt)
@@ -102,6 +107,16 @@ class Denoiser(Frozen):
         return out if self.clip_range is None else out.clamp(-self.clip_range, self.clip_range)
 
 
+def _mix(folder: Any, about: Mapping[str, Any]) -> dict[str, float]:
+    """Alpha and beta of a folder's gsal.json, checked by the ranking's own rules before any image is read."""
+    found = {k: v for k, v in about.get("defaults", {}).items() if k in MIX}
+    try:
+        from_dict(GsalParams, found)
+    except ValueError as error:
+        raise ValueError(f"{folder}/gsal.json: defaults: {error}") from error
+    return found
+
+
 def load_denoiser(
     name: str = EMBEDDED,
     *,
@@ -137,6 +152,7 @@ def load_denoiser(
     unet = load_unet(folder)
     alphas, prediction, clip_range = load_schedule(folder)
     defaults = {k: v for k, v in about.get("defaults", {}).items() if k in DEFAULTS}
+    mix = _mix(folder, about)
     space, prompt = about.get("space"), None
     coder: Any = None
     if space is None:
@@ -173,6 +189,7 @@ def load_denoiser(
         prompt=prompt,
         clip_range=clip_range if space == "pixels" else None,
         precision=precision,
+        mix=mix,
     )
     if channels_last:
         unet.to(memory_format=torch.channels_last)

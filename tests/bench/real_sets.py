@@ -154,9 +154,10 @@ def run_set(
     table = load_pool(Path(scored["run_dir"]))
     counts = Counter(label for n in first for _, label in truth[n])
     ids = [str(i) for i in table.ids]
+    own = json.loads((Path(scored["run_dir"]) / "result.json").read_text(encoding="utf-8"))["diffusion"]["mix"]
 
-    def picked(**params: str) -> int:
-        ranking = rank(table, ConceptGraph.load(graph), counts, GsalParams(**params))
+    def picked(**params: Any) -> int:
+        ranking = rank(table, ConceptGraph.load(graph), counts, GsalParams(**{**own, **params}))
         return found([ids[r] for r in pick(ranking, wanted)])
 
     rng = np.random.default_rng((seed, 1))
@@ -172,6 +173,7 @@ def run_set(
             "gsal": found([p["id"] for p in selected["picks"]]),
             "gsal, quantile rule": picked(rarity="quantile"),
             "gsal, graded rule": picked(rarity="graded"),
+            "gsal, graded rule, alpha = beta": picked(rarity="graded", alpha=0.5, beta=0.5),
             "difficulty alone": picked(strategy="diffusion_only"),
             "entropy": picked(strategy="entropy"),
             "random": float(np.mean(random)),

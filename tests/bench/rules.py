@@ -49,6 +49,8 @@ RULES = {
     "graded, unmatched none": {"rarity": "graded", "unmatched": "none"},
     "quantile, greedy": {"batch": "greedy"},
     "graded, greedy": {"rarity": "graded", "batch": "greedy"},
+    "quantile, E alone": {"alpha": 1.0, "beta": 0.0},
+    "graded, E alone": {"rarity": "graded", "alpha": 1.0, "beta": 0.0},
     "quantile, rarity alone": {"strategy": "symbolic_only"},
     "graded, rarity alone": {"rarity": "graded", "strategy": "symbolic_only"},
     "graded, lambda 2": {"rarity": "graded", "lam": 2.0},

@@ -30,6 +30,7 @@ def test_fit_writes_a_model_once_and_nothing_into_the_dataset(tmp_path, dataset,
     before, events = dataset.get_field_schema(), []
     out = gfo.fit(dataset, out=tmp_path / "model", on_event=events.append, **SMALL)
     facts = json.loads((out / "gsal.json").read_text())
+    assert (facts["defaults"]["alpha"], facts["defaults"]["beta"]) == (1, 0)
     assert facts["fit"]["images"] == 9 and facts["encoder"] == "mobilenet_v2:none"
     assert {"unet", "scheduler", "features.safetensors", "gsal.json", "curve.csv", "curve.png", "samples.png"} == {
         p.name for p in out.iterdir()

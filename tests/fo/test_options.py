@@ -13,7 +13,7 @@ from fiftyone.operators.registry import OperatorRegistry
 
 import gsal_fo.fo as gfo
 from gsal_fo import cli, config
-from gsal_fo.fo import auditing, forms
+from gsal_fo.fo import auditing, forms, scoring
 
 # METHOD.md section -> stage -> {option: another value than the default}
 OPTIONS = {
@@ -190,6 +190,18 @@ def test_without_named_constants_prototypes_rank_by_the_graded_rule_and_a_note_s
     record = gfo.runs.load(dataset).config
     assert (record.assign, record.params["rarity"]) == ("clip", "quantile")
     assert record.assign_choice["why"] in record.notes and record.config["concepts"]["assign"] == "auto"
+
+
+def test_the_diffusion_model_s_own_weights_are_taken_and_told_unless_the_user_names_one():
+    mix, paper = {"alpha": 1.0, "beta": 0.0}, config.GsalParams()
+    params, (note,) = scoring._params({"lam": 2.0}, "clip", mix)
+    assert (params.alpha, params.beta, params.lam) == (1, 0, 2) and params.rarity == paper.rarity
+    assert "alpha=1 and V by beta=0" in note and "the paper's are alpha=0.5 and beta=0.5" in note
+    for named, weights in (({"beta": 0.25}, (0.5, 0.25)), ({"alpha": 1.0}, (1, 0.5)), (paper, (0.5, 0.5))):
+        params, notes = scoring._params(named, "clip", mix)
+        assert ((params.alpha, params.beta), notes) == (weights, [])
+    assert scoring._params(None, "clip", {}) == (paper, [])
+    assert len(scoring._params(None, "prototypes", mix)[1]) == 2  # the graded rule has a note of its own
 
 
 @pytest.mark.parametrize("strategy", [*SWITCHES, "shuffled_graph"])

@@ -368,6 +368,21 @@ def test_a_folder_s_padding_decides_its_latents_and_its_digest(tmp_path):
     assert models["older"].digest == models["zeros"].digest != models["new"].digest
 
 
+def test_a_folder_may_name_the_weights_of_the_ranking_and_no_score_depends_on_them(tmp_path):
+    save_pixels(tmp_path, DDPMScheduler(clip_sample=False), tiny_unet(3))
+    digests = set()
+    for mix in ({}, {"alpha": 1.0, "beta": 0.0}):
+        (tmp_path / "gsal.json").write_text(json.dumps({"space": "pixels", "defaults": {"t": 0.3, **mix}}))
+        model = load_denoiser(str(tmp_path))
+        assert model.mix == mix and model.defaults["t"] == 0.3
+        digests.add(model.digest)
+    assert len(digests) == 1
+    for wrong in (-1, "much", None):
+        (tmp_path / "gsal.json").write_text(json.dumps({"space": "pixels", "defaults": {"alpha": wrong}}))
+        with pytest.raises(ValueError, match=r"gsal\.json: defaults: alpha must be a number at least 0"):
+            load_denoiser(str(tmp_path))
+
+
 def test_stages_of_another_width_than_fitted_are_refused(clip_folder):
     with pytest.raises(ValueError, match="fitted on 3"):
         FeatureSpace(
