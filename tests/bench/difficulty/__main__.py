@@ -24,7 +24,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[2])]
 
-from measures import DEEP, corrections, crops_against_maps, draws, levels, rival, statistic_maps  # noqa: E402
+from measures import DEEP, corrections, crops_against_maps, draws, levels, rival, statistic_maps, variants  # noqa: E402
 from models import MODELS, Model, load  # noqa: E402
 from truth import Judge, items  # noqa: E402
 
@@ -43,11 +43,13 @@ def run(name: str, model: Model, work: Path, limit: int, seed: int) -> Iterator[
     yield from levels(judge, denoiser, latents, model.levels)
     if denoiser.space == "features":
         yield from rival(judge, latents)
+    own = denoiser.defaults["t"], denoiser.defaults["reduce"]
+    maps = statistic_maps(denoiser, latents, own[0], {"4": slice(0, 4)}, "shared")["4"][0]
+    yield from variants(judge, maps, *own)
     if model.deep:
         few = np.sort(np.random.default_rng(seed).permutation(len(pool))[:DEEP])
         part = Judge(name, [pool[i] for i in few])
-        maps = statistic_maps(denoiser, latents, denoiser.defaults["t"], {"4": slice(0, 4)}, "shared")["4"][0]
-        yield from corrections(judge, maps, denoiser.defaults["t"], denoiser.defaults["reduce"])
+        yield from corrections(judge, maps, *own)
         yield from crops_against_maps(part, denoiser, maps[few])
         yield from draws(part, denoiser, latents[few])
     counts = {"images": len(pool), "rare": int(judge.rare.sum()), "clean": int(judge.clean.sum())}

@@ -81,6 +81,46 @@ def levels(judge: Judge, denoiser: Any, latents: torch.Tensor, shares: tuple[flo
                 yield {"kind": "level", "t": share, "reduce": how, "score": which, **found}
 
 
+def variants(judge: Judge, maps: np.ndarray, share: float, how: str) -> Iterator[dict[str, Any]]:
+    """Other maps made of E, reduced as E is: by position, by local contrast, by what is connected.
+
+    ``maps``: E (N, h, w). None of them is an option of the product; the medians are over the images at hand.
+    """
+    from scipy.ndimage import label, uniform_filter
+
+    usual = np.median(maps, axis=0)  # (h, w)
+    contrast = np.stack([cell_contrast(i, maps.shape[1:]) for i in judge.pool])
+    high = float(np.quantile(maps, 0.95))
+
+    def connected(values: np.ndarray) -> np.ndarray:
+        """At each cell the sum of what its connected region has above the pool's 95 % quantile."""
+        excess = np.maximum(values - high, 0)
+        region, _ = label(excess > 0, np.ones((3, 3)))
+        sums = np.bincount(region.ravel(), excess.ravel())
+        return np.where(region > 0, sums[region], 0)
+
+    made = {
+        "E": maps,
+        "minus median of the position": maps - usual,
+        "over median of the position": maps / (usual + 1e-12),
+        "over local contrast": maps / (contrast + np.median(contrast[contrast > 0])),
+        "mean of 3 x 3 cells": uniform_filter(maps, (0, 3, 3), mode="nearest"),
+        "sum over connected cells": np.stack([connected(m) for m in maps]),
+    }
+    for name, values in made.items():
+        values = values.astype(np.float32)
+        found = judge.of_images(reduced(values, how)) | judge.of_boxes(*judge.boxes(values, how))
+        yield {"kind": "variant", "of": name, "t": share, "reduce": how, **found, **judge.control(values, how)}
+
+
+def cell_contrast(item: Item, shape: tuple[int, ...]) -> np.ndarray:
+    """Local contrast of the picture under each cell (h, w)."""
+    height, width = shape
+    y, x = np.mgrid[:height, :width]
+    boxes = np.stack([x / width, y / height, np.full(shape, 1 / width), np.full(shape, 1 / height)], -1).reshape(-1, 4)
+    return contrast_of(item, boxes).reshape(shape)
+
+
 def draws(judge: Judge, denoiser: Any, latents: torch.Tensor) -> Iterator[dict[str, Any]]:
     """At the model's own level: K, repeatability between disjoint halves of 32 draws, noise modes."""
     share, how = denoiser.defaults["t"], denoiser.defaults["reduce"]

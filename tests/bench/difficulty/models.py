@@ -48,6 +48,7 @@ MODELS = {
     ],
     "deeppcb": [
         mobilenet("MobileNetV2 4, 512 px, 64x64", **BOARD, levels=(0.7, 0.2), fitted=80),
+        mobilenet("MobileNetV2 4, 512 px, 64x64, whitened", **BOARD, whiten=1.0, levels=(0.7, 0.2), fitted=80),
         Model("embedded", None, FEW),
     ],
     "bccd": [mobilenet("MobileNetV2 8+16", deep=True), Model("embedded", None, FEW)],

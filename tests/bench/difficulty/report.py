@@ -41,6 +41,9 @@ def section(name: str, model: str, limit: int, seed: int, rows: list[Row]) -> st
     body = [[r["how"], *(cell(r.get(q)) for q in asked)] for r in corrected if r["how"] != "follows"]
     if body:
         out.append(table(["normalized or corrected by", *asked], body))
+    body = [[r["of"], *(cell(r.get(q)) for q in asked)] for r in rows if r["kind"] == "variant"]
+    if body:
+        out.append(table(["map, as the model reduces it", *asked], body))
     drawn = [r for r in rows if r["kind"] == "draws"]
     body = [
         [r["noise"], r["K"], *(f"{r[s]['repeats']:.2f}" for s in "EV"), *(cell(r[s]["box"]) for s in "EV")]
