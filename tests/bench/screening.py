@@ -3,8 +3,10 @@
 ``python tests/bench/screening.py --work DIR synthetic neu_det`` trains a small detector on a tenth of the images,
 scores the rest twice with the worker (crops, and proposals pooled from maps), and then screens at many shares from the
 stored statistics, as the worker would. On neu_det a feature-space model is fitted on all images first, without labels.
-What is in DIR already is not made again. Work is counted in elements of the denoiser, not in seconds; ``--draws``
-repeats each share with other images drawn at random.
+What is in DIR already is not made again. Rankings are those of the constants that a scoring with these models takes by
+default. Images are screened by their score from maps: under the method's constants, as the worker does it ("score"),
+or under the ranking's ("own score"); or by chance. Work is counted in elements of the denoiser, not in seconds;
+``--draws`` repeats each share with other images drawn at random.
 """
 
 import argparse
@@ -130,11 +132,13 @@ def measure(name: str, work: Path, limit: int, draws: int, seed: int) -> list[di
     graph = ConceptGraph.load(ROOT / "gsal_fo" / "graphs" / f"{GRAPHS[name]}.yaml")
     found = pq.read_table(work / "crops" / "manifest.parquet", columns=["labels"])["labels"].to_pylist()
     labels = Counter(label for names in found for label in names or [])
-    literal = rank(crops, graph, labels)
+    facts = shards.read_json(work / "crops" / "result.json")
+    params = cfg.default_params(facts["config"]["concepts"]["assign"], facts["diffusion"]["mix"])
+    literal = rank(crops, graph, labels, params)
     n = len(crops.ids)
 
     def against(table: PoolTable) -> dict[str, float]:
-        other = rank(table, graph, labels)
+        other = rank(table, graph, labels, params)
         out = {"rho": float(spearmanr(literal.scores.score, other.scores.score).statistic)}
         for share in (0.05, 0.1):
             k = round(share * n)
@@ -143,6 +147,8 @@ def measure(name: str, work: Path, limit: int, draws: int, seed: int) -> list[di
 
     chance = np.random.default_rng(seed)
     signals = {"score": rank(maps, graph, labels).scores.score, "chance": chance.random(n)}
+    if params != cfg.GsalParams():
+        signals["own score"] = rank(maps, graph, labels, params).scores.score
     every = {"set": name, "images": n, "proposals": len(crops.boxes)}
     saved = on_crops / (on_images + on_crops)
     out = [{**every, "screen": 0.0, "by": "maps alone", "saved": saved, **against(maps)}]
