@@ -7,6 +7,12 @@ import fiftyone as fo
 from gsal_fo.fo import exporting, fields, folders, pool, rounds, runs, states
 
 PRELABELS, LOADED = "gsal_prelabels", "gsal_loaded"
+CREDENTIALS = {"cvat": ("username", "password"), "labelbox": ("api_key",), "labelstudio": ("api_key",)}
+TITLE = 39  # letters of a project's title: Label Studio takes 50, and FiftyOne adds 11 to one that is there already
+INSTALL = {
+    "labelbox": "pip install labelbox",
+    "labelstudio": 'pip install "gsal-fo[labelstudio]"',
+}
 
 
 def annotate(
@@ -37,7 +43,8 @@ def annotate(
         ``anno_key``.
 
     Raises:
-        ValueError: a setting, an empty view, no scoring, or a key that is taken.
+        ValueError: a setting, an empty view, no scoring, a key that is taken, or a backend that cannot be used: its
+            package or credentials are missing, or its server does not answer.
     """
     exporting.check_settings("coco", "copy", floor)
     dataset = pool.check_samples(view)
@@ -63,10 +70,41 @@ def annotate(
     with folders.lock(folders.runs_of(dataset.slug), wait=True):
         dataset.set_values(PRELABELS, found, key_field="id")
     schema = {PRELABELS: {"type": "detections", "classes": graph.fine, "attributes": {}}}
-    dataset.select(ids, ordered=True).annotate(anno_key, label_schema=schema, backend=backend, **options)
+    _hand_over(dataset, ids, anno_key, label_schema=schema, backend=backend, **options)
     with folders.lock(folders.runs_of(dataset.slug), wait=True):
         states.sent(dataset, ids)
     return anno_key
+
+
+def _hand_over(dataset: fo.Dataset, ids: list[str], anno_key: str, *, backend: Any, **options: Any) -> None:
+    """FiftyOne's own call. It registers the run before it connects: one that failed would keep its name taken."""
+    name = backend if isinstance(backend, str) else "the annotation backend"
+    if (backend or fo.annotation_config.default_backend) == "labelstudio":
+        options.setdefault("project_name", f"{dataset.name} {anno_key}"[-TITLE:].strip())
+    try:
+        dataset.select(ids, ordered=True).annotate(anno_key, backend=backend, **options)
+    except BaseException as error:  # Ctrl-C at a question for the password is no run, either
+        if anno_key in dataset.list_annotation_runs():
+            dataset.delete_annotation_run(anno_key)
+        if isinstance(error, ImportError):
+            raise ValueError(f"{name} needs a package that is missing here; {INSTALL.get(name, error)}") from error
+        if isinstance(error, EOFError):
+            raise ValueError(f"{name} has no credentials; {_variables(name)} must be set") from error
+        if isinstance(error, OSError):  # those of requests are
+            raise ValueError(f"{name} cannot be reached or refuses: {error}") from error
+        raise
+
+
+def missing(backend: str) -> str | None:
+    """What FiftyOne would ask for at a terminal, as a sentence: an App's server has none, and would wait forever."""
+    known = fo.annotation_config.backends.get(backend, {})
+    if all(known.get(name) for name in CREDENTIALS.get(backend, ())):
+        return None
+    return f"FiftyOne has no credentials for {backend}; set {_variables(backend)}, then start the App again"
+
+
+def _variables(backend: str) -> str:
+    return " and ".join(f"FIFTYONE_{backend}_{name}".upper() for name in CREDENTIALS.get(backend, ("credentials",)))
 
 
 def load(dataset: fo.Dataset, anno_key: str, read: Any) -> Any:

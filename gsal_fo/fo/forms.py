@@ -12,7 +12,7 @@ import numpy as np
 
 from gsal_fo import config as cfg
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import exporting, fields, formats, live, pool, runs, visualizing
+from gsal_fo.fo import annotating, exporting, fields, formats, live, pool, runs, visualizing
 from gsal_fo.pool_table import rankable
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "limit": visualizing.LIMIT,
 }
 METHODS = visualizing.METHODS
+missing_credentials = annotating.missing
 FORMATS = {name: kind.title for name, kind in formats.FORMATS.items()}
 MEDIA = {"copy": "Copy the images", "link": "Link to the images", "list": "List their paths only"}
 TEXTS = ("proposals", "detector", "diffusion", "clip", "pretrained", "encoder", "assign", "labeled_tag", "run_key")

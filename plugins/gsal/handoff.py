@@ -165,6 +165,7 @@ class Annotate(foo.Operator):
         form = types.Object()
         form.enum("backend", forms.backends(), label="Backend", default=forms.backends()[0])
         form.str("anno_key", label="Name of the annotation run", description="Take labels back by it", required=True)
+        warn(form, forms.missing_credentials(ctx.params.get("backend") or forms.backends()[0]))
         form.str("url", label="Address of the server", description="Empty: as FiftyOne is configured")
         _round(ctx, form, "Empty: all images of the view")
         _prelabels(ctx, form)

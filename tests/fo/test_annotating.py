@@ -92,3 +92,26 @@ def test_from_the_command_line_and_back_by_the_name_of_the_run(scored, monkeypat
     assert set(json.loads(capsys.readouterr().out.splitlines()[-1])["labeled"]) == {first, second}
     assert cli.main(["annotate", scored.name, "desk_3", "--backend", "nobody"]) == 1
     assert 'no annotation backend "nobody"; it has cvat, desk' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("no module"), 'pip install "gsal-fo\\[labelstudio\\]"'),
+        (EOFError(), "no credentials; FIFTYONE_LABELSTUDIO_API_KEY must be set"),
+        (ConnectionRefusedError("refused"), "cannot be reached or refuses: refused"),
+        (KeyboardInterrupt(), None),
+    ],
+)
+def test_a_backend_that_fails_leaves_its_name_free(scored, monkeypatch, error, said):
+    def fails(self, samples, anno_key, launch_editor=False):
+        raise error
+
+    monkeypatch.setitem(fo.annotation_config.backends, "labelstudio", {"config_cls": f"{__name__}.DeskConfig"})
+    batch = gfo.select(scored, 2)
+    with monkeypatch.context() as broken:
+        broken.setattr(Desk, "upload_annotations", fails)
+        with pytest.raises(ValueError if said else type(error), match=said):
+            gfo.annotate(batch, "desk_1", backend="labelstudio")
+    assert scored.list_annotation_runs() == [] and scored.values("gsal_status").count("sent") == 0
+    assert gfo.annotate(batch, "desk_1", backend="labelstudio") == "desk_1"

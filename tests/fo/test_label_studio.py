@@ -1,18 +1,21 @@
-"""A whole round trip through a real Label Studio on loopback: our export in, an annotator's corrections back."""
+"""A whole round trip through a real Label Studio on loopback: by our export, and by FiftyOne's own backend."""
 
 import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import fiftyone as fo
 import numpy as np
 import pytest
 
 import gsal_fo.fo as gfo
+from gsal_fo import cli
 from tests import tools
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
@@ -95,11 +98,11 @@ def imported(studio: LabelStudio, out: Path) -> tuple[int, list[dict]]:
     return project, listed["tasks"]
 
 
-def rectangle(label: str, x: float, y: float, w: float, h: float) -> dict:
-    """A box as the annotator's browser sends it: percent of an image of 64 x 48."""
+def rectangle(label: str, x: float, y: float, w: float, h: float, *, tag: str = "label") -> dict:
+    """A box as the annotator's browser sends it: percent of an image of 64 x 48; ``tag`` of the labeling config."""
     value = {"x": x, "y": y, "width": w, "height": h, "rotation": 0, "rectanglelabels": [label]}
     size = {"original_width": 64, "original_height": 48, "image_rotation": 0}
-    return {"from_name": "label", "to_name": "image", "type": "rectanglelabels", "value": value, **size}
+    return {"from_name": tag, "to_name": "image", "type": "rectanglelabels", "value": value, **size}
 
 
 def test_a_batch_goes_through_a_real_label_studio(scored, studio):
@@ -141,3 +144,48 @@ def test_a_batch_goes_through_a_real_label_studio(scored, studio):
     coco.write_bytes(studio.call(f"/api/projects/{project}/export?exportType=COCO"))
     again = gfo.ingest(scored, coco, manifest=out / "manifest.json")
     assert set(again.unchanged) >= set(ids[:2]) and not again.labeled and not again.conflicts
+
+
+@pytest.fixture
+def sdk(monkeypatch):
+    """Label Studio's SDK beside our packages, behind them: its newest versions want an older NumPy than ours."""
+    found = sorted(tools.python_of("labelstudio").parents[1].glob("lib/python*/site-packages"))
+    if f"python{sys.version_info.major}.{sys.version_info.minor}" not in found[0].parts:
+        pytest.skip(f"{found[0]} is of another Python than this one; `make clean labelstudio` makes it anew")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(found[0])])
+
+
+def test_fiftyones_own_backend_takes_a_batch_to_label_studio_and_back(scored, studio, sdk, monkeypatch, capsys):
+    for name, value in {"url": studio.url, "api_key": TOKEN}.items():  # as FIFTYONE_LABELSTUDIO_URL and _API_KEY do
+        monkeypatch.setitem(fo.annotation_config.backends["labelstudio"], name, value)
+    ids = gfo.select(scored, 4).values("id")
+    assert cli.main(["annotate", scored.name, "desk", "--backend", "labelstudio", "--floor", "0"]) == 0
+    sent = scored.load_annotation_results("desk")
+    listed = studio.json(f"/api/tasks?project={sent.project_id}&fields=all&page_size=100")["tasks"]
+    tasks = {sent.uploaded_tasks[t["id"]]: t for t in listed}
+    assert set(tasks) == set(ids)
+    for i, task in tasks.items():
+        assert studio.call(task["data"]["image"]) == Path(scored[i].filepath).read_bytes()
+        for got, proposal in zip(task["predictions"][0]["result"], scored[i].gsal_proposals.detections, strict=True):
+            assert got["value"]["rectanglelabels"] == [proposal.label]
+            value = [got["value"][k] / 100 for k in ("x", "y", "width", "height")]
+            np.testing.assert_allclose(value, proposal.bounding_box, atol=1e-6)
+
+    moved, as_it_was, empty, _ = ids
+    answers = {
+        moved: [rectangle(*b, tag="gsal_prelabels") for b in (("petal", 25, 50, 12.5, 25), ("void", 0, 0, 50, 50))],
+        as_it_was: tasks[as_it_was]["predictions"][0]["result"],
+        empty: [],
+    }
+    for i, result in answers.items():
+        studio.json(f"/api/tasks/{tasks[i]['id']}/annotations/", {"result": result, "lead_time": 4.2})
+    capsys.readouterr()
+    assert cli.main(["ingest", scored.name, "desk", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    # FiftyOne passes on neither an empty annotation nor whether an unchanged pre-label was confirmed.
+    assert report["labeled"] == [moved] and set(report["waiting"]) == set(ids) - {moved}
+    scored.reload()
+    drawn = {d.label: d.bounding_box for d in scored[moved].ground_truth.detections}
+    assert set(drawn) == {"petal", "void"}
+    np.testing.assert_allclose(drawn["petal"], [0.25, 0.5, 0.125, 0.25], atol=1e-6)
+    np.testing.assert_allclose(drawn["void"], [0, 0, 0.5, 0.5], atol=1e-6)

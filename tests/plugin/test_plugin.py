@@ -201,10 +201,15 @@ def test_the_plugin_folder_is_data_and_not_a_package():
     assert isinstance(Object(), Object)
 
 
-def test_a_round_is_cancelled_from_the_app_and_a_bad_backend_is_a_notice(scored):
+def test_a_round_is_cancelled_from_the_app_and_a_bad_backend_is_a_notice(scored, monkeypatch):
     assert "nothing to cancel" in problem("gsal_cancel", scored)
     execute("gsal_select", scored, budget=2)
     assert problem("gsal_cancel", scored) is None
+    wanted = "set FIFTYONE_CVAT_USERNAME and FIFTYONE_CVAT_PASSWORD, then"  # a question in the server would hang
+    assert wanted in problem("gsal_annotate", scored, backend="cvat")
+    for name in ("username", "password"):
+        monkeypatch.setitem(fo.annotation_config.backends["cvat"], name, "me")
+    assert problem("gsal_annotate", scored, backend="cvat") is None
     result = execute("gsal_annotate", scored, anno_key="no name", tag="gsal_round_001").result
     assert "anno_key must be a name" in result["error"]
     assert execute("gsal_cancel", scored, tag="gsal_round_001").result["images"] == 2
