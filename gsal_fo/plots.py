@@ -6,14 +6,21 @@ from typing import Any
 import numpy as np
 
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.graph_page import COLUMN, TITLES, positions
+from gsal_fo.graph_page import TITLES, positions
 
 RARE, COMMON, QUIET = "#f08c5a", "#499cef", "rgba(140,140,150,0.35)"
 SETS = {"labeled": "#9aa0aa", "pool": "#499cef", "picks": "#f08c5a"}
 LINES = ("#f08c5a", "#499cef", "#6fbf73", "#c792ea", "#e5c453", "#4fc1c9", "#e57fa4", "#a1887f")
 ROW_PX = 30  # height that a node with its label needs
 SMALLEST, LARGEST = 10, 34  # pixels of a node
+CHAR_PX, NUMBER = 6.6, 4  # width of a letter beside a node, and the letters that a count and its space need
+EDGE_PX = 50  # shortest line between a family and a label
 FONT = {"size": 12, "color": "#9a9ca3"}  # reads on white as on the App's dark gray
+# Above the plot, in as many rows as it needs. The App's own default is none.
+LEGEND: dict[str, Any] = {
+    "showlegend": True,
+    "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
+}
 PLAIN = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": FONT}
 
 
@@ -23,7 +30,7 @@ def concept_graph(graph: ConceptGraph, rows: Sequence[Mapping[str, Any]], chosen
     ``rows``: those of ``gsal_fo.fo.coverage``. Color runs within a level from none labeled to its most labeled node:
     levels differ by their sums. Rare nodes have a ring and a bold name. The nodes' trace comes last.
     """
-    place = positions(graph)
+    place = {v: (_columns(graph)[graph.level(v)], y) for v, (_, y) in positions(graph).items()}
     lines: dict[bool, tuple[list[float | None], list[float | None]]] = {False: ([], []), True: ([], [])}
     for a, b in sorted(graph.graph.edges):
         for axis, values in enumerate(lines[chosen in (a, b)]):
@@ -53,7 +60,7 @@ def concept_graph(graph: ConceptGraph, rows: Sequence[Mapping[str, Any]], chosen
             "y": [place[v][1] for v in nodes],
             "text": [_name(r, r["node"] == chosen) for r in rows],
             "textposition": ["middle left" if r["level"] == "coarse" else "middle right" for r in rows],
-            "textfont": {"color": [RARE if r["rare"] else "#b5b8bf" for r in rows], "size": 13},
+            "textfont": {"color": [RARE if r["rare"] else "#b5b8bf" for r in rows], "size": 12},
             "hovertext": [_hover(r) for r in rows],
             "hovertemplate": "%{hovertext}<extra></extra>",
             "cliponaxis": False,
@@ -76,7 +83,7 @@ def concept_graph(graph: ConceptGraph, rows: Sequence[Mapping[str, Any]], chosen
 
 def graph_layout(graph: ConceptGraph) -> dict[str, Any]:
     """Layout for ``concept_graph``; positions depend on the graph alone, so nothing moves from round to round."""
-    deepest = max(y for _, y in positions(graph).values())
+    deepest, columns = max(y for _, y in positions(graph).values()), _columns(graph)
     titles = [
         {
             "x": x,
@@ -85,7 +92,7 @@ def graph_layout(graph: ConceptGraph) -> dict[str, Any]:
             "showarrow": False,
             "xanchor": {"coarse": "right", "fine": "left", "abstract": "left"}[level],
         }
-        for level, x in COLUMN.items()
+        for level, x in columns.items()
         if level != "abstract" or graph.abstract
     ]
     return {
@@ -95,10 +102,26 @@ def graph_layout(graph: ConceptGraph) -> dict[str, Any]:
         "showlegend": False,
         "hovermode": "closest",
         "annotations": titles,
-        "xaxis": {"visible": False, "range": [-0.75, 2.75], "fixedrange": True},
+        "xaxis": {"visible": False, "range": _ends(graph), "fixedrange": True},
         "yaxis": {"visible": False, "range": [deepest + 0.8, -1.4], "fixedrange": True},
         "uirevision": "graph",
     }
+
+
+def _columns(graph: ConceptGraph) -> dict[str, float]:
+    """Level -> x, in pixels of the narrowest panel that shows every name whole; a wider one stretches it."""
+    labels = LARGEST + EDGE_PX
+    return {"coarse": 0.0, "fine": labels, "abstract": labels + _text_px(graph.fine) + LARGEST / 2}
+
+
+def _ends(graph: ConceptGraph) -> list[float]:
+    """Left and right end of x: families have their names on the left, attributes on the right."""
+    return [-_text_px(graph.coarse), _columns(graph)["abstract"] + _text_px([*graph.abstract, TITLES["abstract"]])]
+
+
+def _text_px(names: Sequence[str]) -> float:
+    """From the middle of a node to the end of the longest name and its count."""
+    return LARGEST / 2 + CHAR_PX * (max(map(len, names)) + NUMBER)
 
 
 def rounds(history: Sequence[tuple[str, Mapping[str, int]]], nodes: Sequence[str]) -> list[dict[str, Any]]:
@@ -123,9 +146,9 @@ def rounds_layout() -> dict[str, Any]:
     grid = {"gridcolor": "rgba(140,140,150,0.2)", "zeroline": False}
     return {
         **PLAIN,
-        "height": 260,
+        "height": 300,
         "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
-        "legend": {"orientation": "v"},
+        **LEGEND,
         "xaxis": {**grid, "type": "category"},
         "yaxis": {**grid, "title": {"text": "labeled instances"}, "rangemode": "tozero"},
     }
@@ -158,7 +181,8 @@ def shares_layout(count: int) -> dict[str, Any]:
         "bargap": 0.3,
         "xaxis": {"tickformat": ".0%", "gridcolor": "rgba(140,140,150,0.2)", "rangemode": "tozero"},
         "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "reversed"},
+        **LEGEND,
+        "legend": {**LEGEND["legend"], "traceorder": "reversed"},
     }
 
 

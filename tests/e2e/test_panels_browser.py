@@ -40,6 +40,7 @@ def test_a_click_on_a_concept_shows_exactly_the_pools_images_that_carry_it(page,
 def test_a_batch_is_looked_at_then_tagged(page, app, pool, shots):
     ui.open_dataset(page, app, pool.name)
     panel = ui.open_panel(page, "gsal_preview")
+    expect(panel.get_by_role("combobox").filter(has_text="gsal")).to_be_visible()
     amount = panel.locator("input[type=number]").first
     amount.fill("4000")
     amount.press("Tab")

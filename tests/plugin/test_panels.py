@@ -161,7 +161,12 @@ class TestCoverage:
 
 
 def settings(**values):
-    return {"form": {"a": values}, "level": "fine"}
+    """The panel's state with these values in the rows of its form."""
+    rows = {"lam": "b", "eta": "b", "per_image": "c", "per_box": "c", "alike": "c"}
+    form = {}
+    for name, value in values.items():
+        form.setdefault(rows.get(name, "a"), {})[name] = value
+    return {"form": form, "level": "fine"}
 
 
 class TestPreview:
@@ -182,6 +187,15 @@ class TestPreview:
         asked = previewing.Asked(replace(previewing.params_of(scored), lam=0), pure.Budget(4))
         assert event.state["settings"]["lam"] == 0 == event.state["form.b.lam"]
         assert event.view.values("id") == previewing.preview(scored, asked).ids
+
+    def test_the_form_opens_filled_so_that_the_app_reports_no_defaults(self, scored):
+        event = Event("gsal_preview", scored, "on_load", settings(lam=0.25))
+        filled = {k.split(".")[-1]: v for k, v in event.state.items() if k.startswith("form.")}
+        assert filled | {"lam": 0.25} == event.state["settings"] and "lam" not in filled
+
+    def test_another_dataset_starts_from_its_own_constants(self, scored):
+        event = Event("gsal_preview", scored, "on_change_dataset", settings(lam=0.25))
+        assert event.state["settings"]["lam"] == previewing.params_of(scored).lam
 
     def test_a_default_that_the_opening_form_reports_ranks_nothing(self, scored):
         known = Event("gsal_preview", scored, "on_load", settings(amount=4)).state["settings"]
@@ -240,7 +254,7 @@ class TestPreview:
     def test_near_duplicates_come_beside_what_they_repeat(self, scored):
         asked = previewing.Asked(previewing.params_of(scored), pure.Budget(9), alike=0.5)
         repeats = previewing.preview(scored, asked).repeats
-        event = Event("gsal_preview", scored, "show_repeats", {"form": {"a": {"amount": 9}, "c": {"alike": 0.5}}})
+        event = Event("gsal_preview", scored, "show_repeats", settings(amount=9, alike=0.5))
         assert len(event.view) == len({k for place, earlier, _ in repeats for k in (place, earlier)}) > 0
 
     def test_before_a_scoring_it_says_what_to_do(self, dataset):

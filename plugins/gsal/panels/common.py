@@ -78,9 +78,9 @@ class Doors:
         raise NotImplementedError
 
 
-def row(panel, name):
+def row(panel, name, align="center"):
     """A row that breaks where the panel is narrow; what is put into it says how wide it is."""
-    return panel.grid(name, gap=1, align_y="center", orientation="wrap")
+    return panel.grid(name, gap=1, align_y=align, orientation="wrap")
 
 
 def button(panel, name, **what):
@@ -88,9 +88,20 @@ def button(panel, name, **what):
     panel.btn(name, componentsProps={"item": {"sx": {"width": "auto"}}}, **what)
 
 
+def share(least=90):
+    """``componentsProps`` of a field in a ``row``: at least so many pixels wide, and its share of what is left."""
+    return {"item": {"sx": {"width": "auto", "flex": f"1 1 {least}px"}}}
+
+
 def page(panel):
-    """The whole panel, from top to bottom, away from the edges and as wide as there is room."""
-    view = types.GridView(orientation="vertical", height=100, width=100, gap=1, px=2, py=1, align_x="stretch")
+    """The whole panel, from top to bottom, away from the edges and as wide as there is room.
+
+    Without the second line a wide table or plot would push all of the panel over its edge, and what is low would be
+    spread over a high panel.
+    """
+    style = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", "alignContent": "start"}}}
+    room = {"orientation": "vertical", "height": 100, "width": 100, "gap": 1, "px": 2, "py": 1, "align_x": "stretch"}
+    view = types.GridView(componentsProps=style, **room)
     return types.Property(panel, view=view)
 
 

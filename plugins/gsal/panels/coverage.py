@@ -14,6 +14,18 @@ much of it has been labeled (dark: nothing yet), the number beside it the labele
 **rare** concept: its count is at or below its level's threshold. Click a dot, or a row's button, and the grid shows
 exactly the pool's images that carry it, best first."""
 LINES = 8  # rarest labels in the plot of rounds
+LEVELS = {"fine": "label", "coarse": "family", "abstract": "attribute"}  # the words of the graph above the table
+COLUMNS = {
+    "node": "Concept",
+    "level": "Level",
+    "labeled": "Labeled",
+    "state": "Rare",  # with the threshold: one more column would be wider than half the App
+    "pool": "Pool",
+    "picked": "Picked",
+}
+# The App makes a table 650 pixels wide at least; beside the grid there are about 500.
+CELL, BUTTON = {"px": 1, "fontSize": "0.875rem"}, {"p": 0}
+NARROW = {"table": {"sx": {"minWidth": 0, "& .MuiTableCell-root": CELL, "& .MuiIconButton-root": BUTTON}}}
 EMPTY = """### Not scored yet
 **Score** ranks the unlabeled images by how hard and how rare they look. You need a concept graph (a shipped one, or a
 YAML file with your labels, their families and attributes), and unlabeled images in this dataset."""
@@ -96,17 +108,11 @@ class ConceptCoverage(Doors, foo.Panel):
             if state.node:
                 shown.btn("everything", label="Show all", icon="close", on_click=self.everything, variant="outlined")
             panel.plot("graph", on_click=self.on_node, layout=state.layout, config={"displayModeBar": False})
-            table = types.TableView()
-            for name, label in (
-                ("node", "Concept"),
-                ("level", "Level"),
-                ("labeled", "Labeled"),
-                ("state", "Rare"),  # with the threshold: one more column would be wider than half the App
-                ("pool", "Pool"),
-                ("picked", "Picked"),
-            ):
+            table = types.TableView(componentsProps=NARROW, actions_label="Show")
+            for name, label in COLUMNS.items():
                 table.add_column(name, label=label)
-            table.add_row_action("show", self.on_row, label="Show", icon="visibility")
+            what = "Show the images that carry it"
+            table.add_row_action("show", self.on_row, icon="visibility", tooltip=what)
             panel.list("rows", types.Object(), view=table)
             panel.md(f"**Labeled instances by round**, the {LINES} rarest labels", name="by_round")
             panel.plot("rounds", layout=plots.rounds_layout(), config={"displayModeBar": False})
@@ -127,7 +133,7 @@ class ConceptCoverage(Doors, foo.Panel):
         state.rounds = len(past) - 1
         state.layout = plots.graph_layout(graph)
         ctx.panel.data.graph = plots.concept_graph(graph, rows, state.node)
-        ctx.panel.data.rows = [{**r, "state": f"{'yes' if r['rare'] else 'no'}, <= {r['threshold']}"} for r in rows]
+        ctx.panel.data.rows = [in_words(r) for r in rows]
         rarest = [r["node"] for r in rows if r["level"] == "fine"][:LINES]
         ctx.panel.data.rounds = plots.rounds(past, rarest)
 
@@ -141,3 +147,9 @@ class ConceptCoverage(Doors, foo.Panel):
         ctx.trigger("set_view", {"view": stages})
         rows = gfo.coverage(ctx.dataset, run_key=key)
         ctx.panel.data.graph = plots.concept_graph(live.of(ctx.dataset, key).state.graph, rows, node)
+
+
+def in_words(row):
+    """A row of the table."""
+    rare = "yes" if row["rare"] else "no"
+    return {**row, "level": LEVELS[row["level"]], "state": f"{rare}, <= {row['threshold']}"}

@@ -10,7 +10,7 @@ from gsal_fo import plots
 from gsal_fo import preview as pure
 from gsal_fo.fo import forms, previewing, runs
 
-from .common import Doors, chosen_run, page, run_picker, said
+from .common import Doors, button, chosen_run, page, row, run_picker, said, share
 
 HELP = """The batch that **Tag this batch** would make, before anything is tagged: nothing is written until then, and no
 model runs. Compare its boxes with those of the labeled set and of the pool, its cost with your time, and its images
@@ -19,7 +19,11 @@ EMPTY = """### Nothing to preview yet
 A batch is picked from scored images. **Score** this dataset first."""
 LEVELS = ("fine", "coarse", "abstract")
 UNITS = {"images": "Images", "boxes": "Boxes", "minutes": "Minutes"}
-FIELDS = ("strategy", "unit", "amount", "lam", "eta", "batch", "per_image", "per_box", "alike")
+PLACES = {  # where the form keeps each setting
+    **dict.fromkeys(("strategy", "amount", "unit", "batch"), "form.a"),
+    **dict.fromkeys(("lam", "eta"), "form.b"),
+    **dict.fromkeys(("per_image", "per_box", "alike"), "form.c"),
+}
 
 
 class BatchPreview(Doors, foo.Panel):
@@ -40,6 +44,7 @@ class BatchPreview(Doors, foo.Panel):
         self._read(ctx)
 
     def on_change_dataset(self, ctx):
+        ctx.panel.state.form = {}
         self._read(ctx)
 
     def refresh(self, ctx):
@@ -55,7 +60,7 @@ class BatchPreview(Doors, foo.Panel):
         """A setting has changed; the event names its path."""
         path, value = str(ctx.params.get("path", "")), ctx.params.get("value")
         name, known = path.split(".")[-1], ctx.panel.state.settings or {}
-        if name not in FIELDS or (name in known and known[name] == value):
+        if name not in PLACES or (name in known and known[name] == value):
             return  # a form that opens reports every default as a change
         ctx.panel.set_state(path, value)
         self._read(ctx)
@@ -126,14 +131,15 @@ class BatchPreview(Doors, foo.Panel):
         """The settings, in two rows; each change ranks anew."""
         now, on = ctx.panel.state.settings, {"on_change": self.on_setting}
         form = panel.v_stack("form", gap=1, align_x="stretch")
-        top = form.h_stack("a", gap=1, align_y="end")
-        top.enum("strategy", cfg.STRATEGIES, label="Strategy", default=now["strategy"], view=types.DropdownView(), **on)
-        top.float("amount", label="Budget", default=now["amount"], min=0, **on)
-        units = types.DropdownView()
+        top = row(form, "a", align="bottom")
+        units, kinds, batches = (types.DropdownView(componentsProps=share()) for _ in range(3))
+        typed = types.FieldView(componentsProps=share())
+        top.enum("strategy", cfg.STRATEGIES, label="Strategy", default=now["strategy"], view=kinds, **on)
+        top.float("amount", label="Budget", default=now["amount"], min=0, view=typed, **on)
         for value, label in UNITS.items():
             units.add_choice(value, label=label)
         top.enum("unit", list(UNITS), label="of", default=now["unit"], view=units, **on)
-        top.enum("batch", cfg.BATCH, label="Batch", default=now["batch"], view=types.DropdownView(), **on)
+        top.enum("batch", cfg.BATCH, label="Batch", default=now["batch"], view=batches, **on)
         middle = form.grid("b", gap=0, columns=2, orientation="vertical", align_x="stretch")
         slider = types.SliderView(label_position="top", value_label_display="auto", value_precision=2)
         middle.float(
@@ -148,20 +154,24 @@ class BatchPreview(Doors, foo.Panel):
             view=slider,
             **on,
         )
-        costs = form.h_stack("c", gap=1)
-        costs.float("per_image", label="Seconds per image", default=now["per_image"], min=0, **on)
-        costs.float("per_box", label="Seconds per box", default=now["per_box"], min=0, **on)
-        costs.float("alike", label="Near-duplicate from cosine", default=now["alike"], min=0, max=1, **on)
+        costs = row(form, "c", align="bottom")
+        for name, label, most in (
+            ("per_image", "Seconds per image", None),
+            ("per_box", "Seconds per box", None),
+            ("alike", "Near-duplicate from cosine", 1),
+        ):
+            wide = types.FieldView(componentsProps=share(130))
+            costs.float(name, label=label, default=now[name], min=0, max=most, view=wide, **on)
 
     def _result(self, panel, ctx):
         """What the batch is, and the buttons."""
         state = ctx.panel.state
-        buttons, plain = panel.h_stack("buttons", gap=1, align_y="center"), {"variant": "outlined"}
-        buttons.btn("tag", label=f"Tag this batch ({state.count})", on_click=self.tag, variant="contained")
-        buttons.btn("show_picks", label="Show picks", on_click=self.show_picks, **plain)
+        buttons, plain = row(panel, "buttons"), {"variant": "outlined"}
+        button(buttons, "tag", label=f"Tag this batch ({state.count})", on_click=self.tag, variant="contained")
+        button(buttons, "show_picks", label="Show picks", on_click=self.show_picks, **plain)
         if state.repeats:
             label = f"Show near-duplicates ({state.repeats})"
-            buttons.btn("show_repeats", label=label, on_click=self.show_repeats, **plain)
+            button(buttons, "show_repeats", label=label, on_click=self.show_repeats, **plain)
         panel.md(state.facts, name="facts")
         levels = types.TabsView()
         for level in LEVELS:
@@ -196,12 +206,16 @@ class BatchPreview(Doors, foo.Panel):
             "per_box": costs.per_box,
             "alike": pure.ALIKE,
         }
-        given = {}
-        for part in ("", "a.", "b.", "c."):
-            for name in FIELDS:
-                if (value := ctx.panel.get_state(f"form.{part}{name}")) is not None:
-                    given[name] = value
-        return start | given
+        unset = {}
+        for name, place in PLACES.items():
+            value = ctx.panel.get_state(f"{place}.{name}")
+            if value is None:
+                unset[f"{place}.{name}"] = start[name]
+            else:
+                start[name] = value
+        if unset:  # else the App sends each default back as a change, one event for every field
+            ctx.panel.set_state(unset)
+        return start
 
     def _read(self, ctx, patient=False, grid=True):
         """Rank anew and say what came of it."""
@@ -236,9 +250,8 @@ def facts(shown):
     n = len(shown.ids)
     alike = "no embeddings stored" if shown.repeats is None else f"{len(shown.repeats)} of {n}"
     lines = [
-        "| | |",
-        "|:--|:--|",
         f"| **Images** | {n} of {shown.pool} in the pool |",
+        "|:--|:--|",
         f"| **Expected boxes** | {shown.boxes:.0f} |",
         f"| **Expected time** | {shown.minutes:.0f} min |",
         f"| **Near-duplicates of an earlier pick** | {alike} |",
