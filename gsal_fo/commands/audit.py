@@ -40,7 +40,8 @@ def report(args: argparse.Namespace) -> Result:
     found = _verified(args)
     if len(found) > 1:
         raise ValueError(
-            f"selections were made from {len(found)} scorings, {', '.join(map(str, found))}; give --run-dir"
+            f"selections were made from {len(found)} scorings, {', '.join(map(str, found))}; "
+            "give --run-key gsal_score_NNN or --run-dir FOLDER"
         )
     (run, problems), tags = next(iter(found.items())), None
     if args.round is not None:

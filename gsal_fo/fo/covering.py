@@ -24,7 +24,11 @@ def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]
     Raises:
         ValueError: the dataset has not been scored, or the run folder is gone.
     """
-    now = live.of(dataset, run_key)
+    return rows(live.of(dataset, run_key))
+
+
+def rows(now: live.Live) -> list[dict[str, Any]]:
+    """``coverage`` of a scoring that is at hand."""
     state = now.state
     counts = state.graph.coverage(state.counts)
     params = from_dict(GsalParams, now.record.params)
@@ -46,13 +50,9 @@ def coverage(dataset: Any, *, run_key: str | None = None) -> list[dict[str, Any]
     ]
 
 
-def history(dataset: Any, *, run_key: str | None = None) -> list[tuple[str, Mapping[str, int]]]:
-    """Labeled instances per node when each round was selected, oldest first, and now.
-
-    Raises:
-        ValueError: the dataset has not been scored, or the run folder is gone.
-    """
-    root, now = pool.check_samples(dataset), live.of(dataset, run_key)
+def history(dataset: Any, now: live.Live) -> list[tuple[str, Mapping[str, int]]]:
+    """Labeled instances per node when each round was selected, oldest first, and ``now``."""
+    root = pool.check_samples(dataset)
     past = [runs.load(root, key).config for key in runs.select_keys(root)]
     moments = [(f"round {c.round}", {k: int(n) for k, n in c.coverage}) for c in sorted(past, key=lambda c: c.round)]
     return [*moments, ("now", now.state.graph.coverage(now.state.counts))]
@@ -65,26 +65,24 @@ def node_view(dataset: Any, node: str, *, run_key: str | None = None, patches: b
         ValueError: the dataset has not been scored, the graph has no such node, or patches are asked of a scoring
             whose proposals another one has replaced.
     """
-    view = _carrying(dataset, node, run_key, patches)
+    view = _carrying(dataset, node, live.of(dataset, run_key), patches)
     return view.to_patches("gsal_proposals") if patches else view
 
 
-def shown_node(
-    dataset: Any, node: str, *, run_key: str | None = None, patches: bool = False
-) -> tuple[list[dict[str, Any]], int]:
+def shown_node(dataset: Any, node: str, now: live.Live, *, patches: bool = False) -> tuple[list[dict[str, Any]], int]:
     """The stages of ``node_view`` for the App, and how many images or patches it shows.
 
     The patches are not made here: the App's server makes them when it takes the view, and the number is there at once.
     """
-    view = _carrying(dataset, node, run_key, patches)
+    view = _carrying(dataset, node, now, patches)
     if not patches:
         return view._serialize(), len(view)
     stages = [*view._serialize(), fo.ToPatches("gsal_proposals")._serialize()]
     return stages, view.count("gsal_proposals.detections")
 
 
-def _carrying(dataset: Any, node: str, run_key: str | None, patches: bool) -> fo.DatasetView:
-    root, now = pool.check_samples(dataset), live.of(dataset, run_key)
+def _carrying(dataset: Any, node: str, now: live.Live, patches: bool) -> fo.DatasetView:
+    root = pool.check_samples(dataset)
     if node not in now.state.graph.graph:
         raise ValueError(f'the concept graph of {now.key} has no node "{node}"')
     if runs.writer(root) != now.key:

@@ -142,5 +142,6 @@ def pairs(values: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _keys(dataset: fo.Dataset, method: str) -> list[str]:
-    infos = [dataset.get_run_info(k) for k in dataset.list_runs(method=method)]
-    return [i.key for i in sorted(infos, key=lambda i: (i.timestamp, i.key))]
+    # FiftyOne's own list_runs(method=...) copies every record whole, and a panel's event asks a dozen times.
+    docs = fos.Run._get_run_docs(dataset)
+    return [key for _, key in sorted((d.timestamp, k) for k, d in docs.items() if d.config.get("method") == method)]

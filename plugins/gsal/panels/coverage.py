@@ -122,10 +122,9 @@ class ConceptCoverage(Doors, foo.Panel):
         """Count anew: the labels of now, the pool of now."""
         state, key = ctx.panel.state, chosen_run(ctx)
         try:
-            rows = gfo.coverage(ctx.dataset, run_key=key)
-            graph = live.of(ctx.dataset, key).state.graph
+            now = live.of(ctx.dataset, key)
+            rows, graph, past = covering.rows(now), now.state.graph, covering.history(ctx.dataset, now)
             state.scoring = gfo.scoring_line(ctx.dataset, run_key=key)
-            past = covering.history(ctx.dataset, run_key=key)
         except ValueError as error:
             state.problem, state.unscored = str(error), not runs.score_keys(ctx.dataset)
             return
@@ -138,15 +137,14 @@ class ConceptCoverage(Doors, foo.Panel):
         ctx.panel.data.rounds = plots.rounds(past, rarest)
 
     def _show(self, ctx, node):
-        state, key = ctx.panel.state, chosen_run(ctx)
+        state, now = ctx.panel.state, live.of(ctx.dataset, chosen_run(ctx))
         patches = bool(state.get("showing.patches"))
-        stages, count = covering.shown_node(ctx.dataset, node, run_key=key, patches=patches)
+        stages, count = covering.shown_node(ctx.dataset, node, now, patches=patches)
         what = "proposal" if patches else "image"
         state.node = node
         state.shown = f"**{node}**: {count} {what}{'' if count == 1 else 's'} of the pool"
         ctx.trigger("set_view", {"view": stages})
-        rows = gfo.coverage(ctx.dataset, run_key=key)
-        ctx.panel.data.graph = plots.concept_graph(live.of(ctx.dataset, key).state.graph, rows, node)
+        ctx.panel.data.graph = plots.concept_graph(now.state.graph, covering.rows(now), node)
 
 
 def in_words(row):
