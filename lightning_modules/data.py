@@ -5,6 +5,7 @@ One item of a dataset here is a chunk of rows, decoded; a bad image becomes a re
 
 import hashlib
 import io
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -157,9 +158,13 @@ def _rows(path: Path) -> int:
 
 
 def chunk_loader(dataset: RowChunks, *, workers: int) -> DataLoader:
-    """A loader whose batches are the dataset's chunks. Workers are spawned: a fork would copy locks of running
-    threads."""
-    more: dict[str, Any] = {"multiprocessing_context": "spawn", "prefetch_factor": 2} if workers else {}
+    """A loader whose batches are the dataset's chunks. Workers are forked from a server that has imported the libraries
+    once and runs nothing else: spawned, each would import them again, in every stage; forked from here, they would copy
+    locks of running threads."""
+    more: dict[str, Any] = {}
+    if workers:
+        multiprocessing.set_forkserver_preload(["lightning_modules.score"])
+        more = {"multiprocessing_context": "forkserver", "prefetch_factor": 2}
     return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers, collate_fn=_as_it_is, **more)
 
 

@@ -191,7 +191,7 @@ def done_by(events: list[dict]) -> list[int]:
 
 
 def test_a_fit_killed_and_then_terminated_ends_with_the_weights_of_one_that_was_not(tmp_path, pool, capsys):
-    settings = {"steps": 150, "check": 50, "checkpoint_s": 0.0}
+    settings = {"steps": 60, "check": 20, "checkpoint_s": 0.0}
     whole, cut = write_run(tmp_path / "whole", pool, **settings), write_run(tmp_path / "cut", pool, **settings)
     fit_run(whole, json.loads((whole / "config.json").read_text()), Reporter(terminal=False))
     least = len(pool) + 10  # ten steps at least, one checkpoint each

@@ -10,6 +10,7 @@ from gsal_fo import shards
 from gsal_fo.config import DiffusionConfig
 from gsal_fo.pool_table import load_pool
 from tests.modules.helpers import picks, run_here, write_ddpm, write_images, write_run
+from tests.modules.processes import run_ranks
 
 STATISTICS = ("image_error", "image_variance", "proposal_error", "proposal_variance")
 
@@ -24,7 +25,7 @@ def images(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp("images"), 14)
 
 
-def scored(run, images, model, *, workers=0, precision="32-true", boxes=None, **diffusion):
+def scored(run, images, model, *, workers=0, precision="32-true", boxes=None, processes=1, **diffusion):
     """A run of 8 pool images; ``boxes`` by id instead of the grid's windows."""
     settings = DiffusionConfig(model=str(model), crop_size=16, **diffusion)
     write_run(run, images, model=model, diffusion=settings, workers=workers, precision=precision)
@@ -34,21 +35,22 @@ def scored(run, images, model, *, workers=0, precision="32-true", boxes=None, **
             if row["role"] == "pool":
                 row |= {"boxes": boxes[row["id"]], "scores": [0.9] * (len(boxes[row["id"]]) // 4)}
         shards.write_table(pa.Table.from_pylist(table, schema=shards.MANIFEST), run / "manifest.parquet")
-    done = run_here(run)
-    assert done.returncode == 0, done.stdout + done.stderr
+    if processes > 1:
+        run_ranks(run, processes=processes)
+    else:
+        done = run_here(run)
+        assert done.returncode == 0, done.stdout + done.stderr
     return load_pool(run)
 
 
 @pytest.mark.parametrize("noise", ["shared", "per_sample"])
 @pytest.mark.parametrize("regions", ["crops", "maps"])
-def test_batches_and_loader_processes_change_neither_scores_nor_picks(noise, regions, images, model, tmp_path):
+def test_batches_loaders_and_processes_change_neither_scores_nor_picks(noise, regions, images, model, tmp_path):
     how = {"noise": noise, "regions": regions}
     one = scored(tmp_path / "one", images, model, batch_size=1, **how)
-    # Loader processes import torch anew in each stage, seconds each: one of the four cases shows them.
-    loaders = 2 if (noise, regions) == ("per_sample", "crops") else 0
-    for batch_size, workers in ((7, loaders), (64, 0)):
+    for batch_size, workers, processes in ((7, 2, 1), (64, 0, 2)):
         run = tmp_path / f"{batch_size}"
-        other = scored(run, images, model, batch_size=batch_size, workers=workers, **how)
+        other = scored(run, images, model, batch_size=batch_size, workers=workers, processes=processes, **how)
         np.testing.assert_array_equal(one.ids, other.ids)
         for name in STATISTICS:
             np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-5, err_msg=name)

@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from gsal_fo import shards
 from gsal_fo.config import ConceptConfig, DiffusionConfig
 from tests.modules.helpers import (
     BOXES,
-    command,
-    environment,
     picks,
     run_here,
     run_worker,
@@ -26,6 +22,7 @@ from tests.modules.helpers import (
     write_images,
     write_run,
 )
+from tests.modules.processes import run_ranks, start
 
 STAGES = ("proposals", "difficulty", "concepts", "assignment")
 
@@ -93,10 +90,7 @@ def test_whole_image_window_of_the_grid_scores_as_the_image_itself(scored):
 
 def test_two_processes_give_the_same_scores_no_image_twice_none_lost(scored, images, model, tmp_path):
     write_run(tmp_path / "two", images, model=model)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    module = command(tmp_path / "two")[2:]
-    done = subprocess.run([*launch, *module], env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ranks(tmp_path / "two")
     assert {p.name[:8] for p in (tmp_path / "two" / "difficulty").glob("part-*")} == {"part-000", "part-001"}
     assert_same(scored, tmp_path / "two")
     assert picks(scored) == picks(tmp_path / "two")
@@ -108,12 +102,12 @@ def test_two_processes_give_the_same_scores_no_image_twice_none_lost(scored, ima
 def test_killed_in_every_stage_the_same_command_finishes_with_the_same_result(scored, images, model, tmp_path):
     run = tmp_path / "killed"
     write_run(run, images, model=model)
-    env = {**environment(), "GSAL_PART_ROWS": "1"}  # one row per part, so that there are parts to find half-way
     for stage in STAGES:  # one run: each command goes on where the one before was killed
-        with subprocess.Popen(command(run), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None and not list((run / stage).glob("part-*")):
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
+        process = start(run, GSAL_PART_ROWS="1")  # one row per part, so that there are parts to find half-way
+        while process.is_alive() and not list((run / stage).glob("part-*")):
+            time.sleep(0.002)
+        process.kill()
+        process.join()
         assert list((run / stage).glob("part-*")) and not (run / "result.json").exists()
         # what a kill inside a write leaves
         (run / stage / ".part-000-000099.parquet.1.tmp").write_bytes(b"PAR1 half a part")

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +15,8 @@ from gsal_fo.config import DiffusionConfig
 from gsal_fo.pool_table import load_pool
 from lightning_modules.progress import Reporter
 from lightning_modules.score import score
-from tests.modules.helpers import command, environment, write_ddpm, write_images, write_run
+from tests.modules.helpers import write_ddpm, write_images, write_run
+from tests.modules.processes import run_ranks, start
 
 POOL, WINDOWS, CHOSEN = 24, 10, 6  # images, proposals of each (the cold start's grid), a quarter of the images
 
@@ -93,22 +91,18 @@ def test_the_work_is_counted_in_elements_of_the_denoiser(runs):
 
 def test_two_processes_choose_the_same_images(runs, images, model, tmp_path):
     write_run(tmp_path / "two", images, model=model, diffusion=settings(model, 0.25))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    done = subprocess.run(
-        [*launch, *command(tmp_path / "two")[2:]], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ranks(tmp_path / "two")
     assert_same(runs[0.25], tmp_path / "two")
 
 
 def test_killed_between_crops_the_same_command_finishes_with_the_same_result(runs, images, model, tmp_path):
     run = tmp_path / "killed"
     write_run(run, images, model=model, diffusion=settings(model, 0.25))
-    env = {**environment(), "GSAL_PART_ROWS": "1"}
-    with subprocess.Popen(command(run), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list((run / "crops").glob("part-*")):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
+    process = start(run, GSAL_PART_ROWS="1")
+    while process.is_alive() and not list((run / "crops").glob("part-*")):
+        time.sleep(0.002)
+    process.kill()
+    process.join()
     assert list((run / "crops").glob("part-*"))
     assert_same(runs[0.25], again(run))
 
