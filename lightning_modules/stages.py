@@ -56,6 +56,8 @@ class Run:
         writer = ShardWriter(self.folder, name, digest=digest, rank=worker.rank(), on_chunk=passed)
         trainer = worker.trainer(precision=self.config.precision, callbacks=[writer])
         self.reporter.progress(stage, 0, total)
+        # A small pool has fewer chunks than there are processes: those without one wait for the others.
+        module.allow_zero_length_dataloader_with_multiple_devices = True
         trainer.predict(module, chunk_loader(data, workers=self.config.workers), return_predictions=False)
         barrier(trainer)
         self.reporter.progress(stage, total, total)

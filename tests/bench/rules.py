@@ -36,6 +36,7 @@ from gsal_fo.config import (  # noqa: E402
     TrainConfig,
     to_dict,
 )
+from gsal_fo.fit_settings import FitSettings  # noqa: E402
 from gsal_fo.process import run_worker  # noqa: E402
 from gsal_fo.ranking import PoolTable, load_pool, pick, rank  # noqa: E402
 from gsal_fo.similarity import Prototypes  # noqa: E402
@@ -90,8 +91,9 @@ def scored(name: str, truth: Truth, out: Path, images: Path, *, detector: int, m
     encoder = f"mobilenet_v2:{WEIGHTS}"
     if not (out / "diffusion" / "gsal.json").is_file():
         manifest(out / "fit", [row(n, images, None) for n in sorted(truth)])
-        job = {"kind": "fit", "encoder": encoder, "size": "small", "minutes": minutes, "epochs": None, "seed": 0}
-        work("lightning_modules.fit_diffusion", out / "fit", {**job, "out": str(out / "diffusion")})
+        settings = to_dict(FitSettings(encoder=encoder, size="small", minutes=minutes))
+        job = {"kind": "fit", "config": settings, "out": str(out / "diffusion")}
+        work("lightning_modules.fit_diffusion", out / "fit", job)
     place = out / f"detector-{detector}"
     if not (place / "detector" / "detector.json").is_file():
         known = draw(sorted(truth), 0.1, detector)

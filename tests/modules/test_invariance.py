@@ -22,11 +22,11 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images"), 14)
+    return write_images(tmp_path_factory.mktemp("images"), 22)  # more than one chunk of rows: two processes share them
 
 
 def scored(run, images, model, *, workers=0, precision="32-true", boxes=None, processes=1, **diffusion):
-    """A run of 8 pool images; ``boxes`` by id instead of the grid's windows."""
+    """A run of 16 pool images; ``boxes`` by id instead of the grid's windows."""
     settings = DiffusionConfig(model=str(model), crop_size=16, **diffusion)
     write_run(run, images, model=model, diffusion=settings, workers=workers, precision=precision)
     if boxes:

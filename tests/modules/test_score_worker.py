@@ -99,6 +99,14 @@ def test_two_processes_give_the_same_scores_no_image_twice_none_lost(scored, ima
     assert one["elements"] == two["elements"] == 34 * 11 * 3 * 16 * 16 * 4
 
 
+def test_a_pool_too_small_for_all_processes_is_scored_by_those_that_have_rows(images, model, tmp_path):
+    for name in ("one", "two"):
+        write_run(tmp_path / name, images[:8], model=model)
+    assert run_here(tmp_path / "one").returncode == 0
+    run_ranks(tmp_path / "two")
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
 def test_killed_in_every_stage_the_same_command_finishes_with_the_same_result(scored, images, model, tmp_path):
     run = tmp_path / "killed"
     write_run(run, images, model=model)
