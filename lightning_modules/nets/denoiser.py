@@ -82,7 +82,9 @@ class Denoiser(Frozen):
     def latent(self, x: Tensor) -> Tensor:
         """Latents (B, C, h, w) of RGB images (B, 3, H, W) in [0, 1]: posterior mean, scaled (METHOD.md section 4)."""
         if self.space == "features":
-            return self.coder(x)
+            # Rounded there, features of a few cells move more than the whole U-Net's rounding moves a prediction.
+            with torch.autocast(x.device.type, enabled=False):
+                return self.coder(x)
         x = x * 2 - 1
         if self.space == "pixels":
             return x.mean(1, keepdim=True) if self.unet.config.in_channels == 1 else x
