@@ -53,7 +53,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint ## lint, then all tests, JOBS at a time (2); ARGS go to pytest
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 clean: ## remove .venv, caches and demo output
 	rm -rf .venv .venv-readers .venv-labelstudio out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests start workers: one thread each keeps them from fighting
 # Maps of a dozen points: numba would compile for 40 s what Python does in one.
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
@@ -53,3 +55,22 @@ def start_mongod() -> None:
 
 
 start_mongod()
+
+# Files are shared out to processes in this order (`--no-loadscope-reorder`): a long one that came last would run alone.
+LONG_FIRST = (
+    "tests/test_demo.py",
+    "tests/e2e/",
+    "tests/modules/test_invariance.py",
+    "tests/test_real_slice.py",
+    "tests/fo/test_label_studio.py",
+    "tests/test_wheel.py",
+    "tests/fo/test_real_worker.py",
+    "tests/modules/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((i for i, start in enumerate(LONG_FIRST) if item.nodeid.startswith(start)), len(LONG_FIRST))
+
+    items.sort(key=place)  # stable: within a file nothing moves
