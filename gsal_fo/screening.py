@@ -109,10 +109,11 @@ def calibrated(values: np.ndarray, knots: tuple[np.ndarray, np.ndarray]) -> np.n
     return np.interp(values, *knots).astype(np.float32)
 
 
-def screen_run(run: Path, graph: ConceptGraph, share: float, *, seed: int) -> Screen:
-    """Choose from a run folder whose ``screening`` and ``assignment`` parts are complete."""
+def screen_run(run: Path, graph: ConceptGraph, share: float, *, seed: int, params: GsalParams | None = None) -> Screen:
+    """Choose from a run folder whose ``screening`` and ``assignment`` parts are complete; ``params`` are the constants
+    of the ranking that is expected to follow, by default the paper's."""
     table = load_pool(run, statistics="screening")
-    score = rank(table, graph, _labels(run, graph), GsalParams()).scores.score
+    score = rank(table, graph, _labels(run, graph), params).scores.score
     return Screen(table, choose(table.ids, score, share, seed=seed))
 
 

@@ -18,7 +18,7 @@ import torch
 from gsal_fo import shards
 from gsal_fo.assignment import assign_run, labeled_to_embed
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.config import ScoreConfig, digest, from_dict, to_dict
+from gsal_fo.config import ScoreConfig, default_params, digest, from_dict, to_dict
 from gsal_fo.screening import finish_run, screen_run
 from lightning_modules import detector as detectors
 from lightning_modules import worker
@@ -108,7 +108,9 @@ class Difficulty:
     def crops(self, graph: ConceptGraph) -> None:
         """The crops of the images that the screen chooses; rank 0 then puts all together."""
         run = self.run
-        screen = screen_run(run.folder, graph, self.settings["screen"], seed=self.settings["seed"])
+        # An image near the top of another ranking is not the one whose crops are worth their price.
+        params = default_params(run.config.concepts.assign, self.denoiser.mix)
+        screen = screen_run(run.folder, graph, self.settings["screen"], seed=self.settings["seed"], params=params)
         self._predict("crops", gives="crops", wanted=Chosen(screen.ids))
         if worker.rank() == 0:
             self.facts["screening"] = finish_run(run.folder, screen, digest=self.mark)

@@ -4,9 +4,9 @@
 scores the rest twice with the worker (crops, and proposals pooled from maps), and then screens at many shares from the
 stored statistics, as the worker would. On neu_det a feature-space model is fitted on all images first, without labels.
 What is in DIR already is not made again. Rankings are those of the constants that a scoring with these models takes by
-default. Images are screened by their score from maps: under the method's constants, as the worker does it ("score"),
-or under the ranking's ("own score"); or by chance. Work is counted in elements of the denoiser, not in seconds;
-``--draws`` repeats each share with other images drawn at random.
+default. Images are screened by their score from maps under the same constants, as the worker does it ("score"), or
+under the paper's where those differ ("paper's score"); or by chance. Work is counted in elements of the denoiser, not
+in seconds; ``--draws`` repeats each share with other images drawn at random.
 """
 
 import argparse
@@ -146,9 +146,9 @@ def measure(name: str, work: Path, limit: int, draws: int, seed: int) -> list[di
         return out
 
     chance = np.random.default_rng(seed)
-    signals = {"score": rank(maps, graph, labels).scores.score, "chance": chance.random(n)}
+    signals = {"score": rank(maps, graph, labels, params).scores.score, "chance": chance.random(n)}
     if params != cfg.GsalParams():
-        signals["own score"] = rank(maps, graph, labels, params).scores.score
+        signals["paper's score"] = rank(maps, graph, labels).scores.score
     every = {"set": name, "images": n, "proposals": len(crops.boxes)}
     saved = on_crops / (on_images + on_crops)
     out = [{**every, "screen": 0.0, "by": "maps alone", "saved": saved, **against(maps)}]

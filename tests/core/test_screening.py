@@ -117,11 +117,17 @@ def test_chosen_images_keep_their_crops_values_and_the_rest_is_carried_over(tmp_
     assert fact["screened"] is False
 
 
-def test_the_choice_reads_the_labels_of_the_run(tmp_path):
+def test_the_choice_reads_the_labels_of_the_run_and_the_constants_of_the_ranking(tmp_path):
     run = pool_run(tmp_path)
     table = load_pool(run, statistics="screening")
-    want = rank(table, graph(), {"void": 2}, GsalParams()).scores.score  # "odd" looks like void, twice
-    np.testing.assert_array_equal(screen_run(run, graph(), 0.5, seed=3).weight, choose(table.ids, want, 0.5, seed=3))
+    weights = []
+    for params in (GsalParams(), GsalParams(rarity="graded", alpha=1, beta=0)):
+        want = rank(table, graph(), {"void": 2}, params).scores.score  # "odd" looks like void, twice
+        got = screen_run(run, graph(), 0.5, seed=3, params=params).weight
+        np.testing.assert_array_equal(got, choose(table.ids, want, 0.5, seed=3))
+        weights.append(got)
+    assert (weights[0] != weights[1]).any(), "the constants decide, too"
+    np.testing.assert_array_equal(screen_run(run, graph(), 0.5, seed=3).weight, weights[0])
 
 
 def test_an_image_whose_crops_fail_fails_alone_and_says_why(tmp_path):
