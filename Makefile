@@ -7,8 +7,9 @@ JOBS ?= 2
 MONGOD = $(wildcard .venv/lib/python3*/site-packages/fiftyone/db/bin/mongod)
 
 # uv resolves and unpacks several times faster than pip, and packages that two environments share are downloaded once.
+# Compiled at once: with PYTHONDONTWRITEBYTECODE set, as in many containers, every start would compile everything again.
 export UV_HTTP_TIMEOUT ?= 300
-INSTALL = $(1)/bin/uv pip install --python $(1)/bin/python --no-progress
+INSTALL = $(1)/bin/uv pip install --python $(1)/bin/python --no-progress --compile-bytecode
 
 .PHONY: help setup demo test lint clean
 
