@@ -183,7 +183,7 @@ def test_form_defaults_are_the_librarys():
         shown = {s.name: s.default for s in forms.settings(stage)}
         fields = {f: getattr(kind(), f) for f in kind.__dataclass_fields__ if f not in skip}
         if stage == "params":  # left open, the rule follows from how concepts were assigned
-            fields["rarity"] = None
+            fields |= {"rarity": None, "alpha": None, "beta": None}
         assert shown == fields, stage
         assert forms.config_of(stage, {}) == kind()
         assert forms.config_of(stage, {s.key: s.default for s in forms.settings(stage)}) == kind()
