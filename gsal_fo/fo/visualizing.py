@@ -21,7 +21,7 @@ def visualize(
 
     The App's Embeddings panel shows ``gsal_map_images`` and ``gsal_map_proposals``, colored by any field (concept,
     score, round) and with a lasso; "sort by similarity" knows ``gsal_similar_images`` and ``gsal_similar_proposals``.
-    Called again, it replaces them.
+    FiftyOne ranks by the cosine of the vectors less their mean. Called again, it replaces them.
 
     Args:
         samples: dataset or view of a scored pool.

@@ -22,11 +22,23 @@ def test_images_and_proposals_get_a_map_and_the_nearest_is_found(scored):
     assert set(images.sample_ids) == set(ids) and np.isfinite(images.points).all() and images.points.shape == (9, 2)
     boxes = scored.load_brain_results("gsal_map_proposals")
     assert set(boxes.label_ids) == set(scored.values("gsal_proposals.detections.id", unwind=True))
-    query = ids[0]
-    nearest = scored.sort_by_similarity(query, k=3, brain_key="gsal_similar_images").values("id")
-    unit = {i: rows[i]["image"] / np.linalg.norm(rows[i]["image"].astype(np.float64)) for i in ids}
-    cosine = {i: float(unit[query] @ unit[i]) for i in ids}
-    assert cosine[nearest[0]] == pytest.approx(1) and len(set(nearest)) == 3  # the order of the others is FiftyOne's
+    # Each vector is its own image's, and FiftyOne ranks by the cosine of the vectors less their mean.
+    index = scored.load_brain_results("gsal_similar_images")
+    vectors, owners, _ = index.get_embeddings()
+    assert all(np.array_equal(v, rows[i]["image"]) for v, i in zip(vectors, owners, strict=True))
+    crops, _, labels = scored.load_brain_results("gsal_similar_proposals").get_embeddings()
+    whose = {d.id: (s.id, k) for s in scored.exists("gsal_proposals") for k, d in enumerate(s.gsal_proposals.detections)}
+    for vector, label in zip(crops, labels, strict=True):
+        owner, k = whose[label]
+        assert np.array_equal(vector, rows[owner]["embeddings"].reshape(-1, rows[owner]["dim"])[k])
+    for query in ids:
+        nearest = scored.sort_by_similarity(query, k=4, brain_key="gsal_similar_images").values("id")
+        centered = {i: rows[i]["image"].astype(np.float64) for i in ids}
+        mean = np.mean(list(centered.values()), axis=0)
+        unit = {i: (v - mean) / np.linalg.norm(v - mean) for i, v in centered.items()}
+        cosine = {i: float(unit[query] @ unit[i]) for i in ids}
+        best = sorted(cosine.values(), reverse=True)[:4]  # values, since images may be equally near
+        assert [cosine[i] for i in nearest] == pytest.approx(best, abs=1e-5) and len(set(nearest)) == 4
 
 
 def test_called_again_it_replaces_its_own_and_no_other_run(scored):
