@@ -27,7 +27,9 @@ def test_images_and_proposals_get_a_map_and_the_nearest_is_found(scored):
     vectors, owners, _ = index.get_embeddings()
     assert all(np.array_equal(v, rows[i]["image"]) for v, i in zip(vectors, owners, strict=True))
     crops, _, labels = scored.load_brain_results("gsal_similar_proposals").get_embeddings()
-    whose = {d.id: (s.id, k) for s in scored.exists("gsal_proposals") for k, d in enumerate(s.gsal_proposals.detections)}
+    whose = {
+        d.id: (s.id, k) for s in scored.exists("gsal_proposals") for k, d in enumerate(s.gsal_proposals.detections)
+    }
     for vector, label in zip(crops, labels, strict=True):
         owner, k = whose[label]
         assert np.array_equal(vector, rows[owner]["embeddings"].reshape(-1, rows[owner]["dim"])[k])
