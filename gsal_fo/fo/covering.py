@@ -66,7 +66,7 @@ def node_view(dataset: Any, node: str, *, run_key: str | None = None, patches: b
             whose proposals another one has replaced.
     """
     view = _carrying(dataset, node, live.of(dataset, run_key), patches)
-    return view.to_patches("gsal_proposals") if patches else view
+    return _proposals(view, node).to_patches("gsal_proposals") if patches else view
 
 
 def shown_node(dataset: Any, node: str, now: live.Live, *, patches: bool = False) -> tuple[list[dict[str, Any]], int]:
@@ -77,8 +77,8 @@ def shown_node(dataset: Any, node: str, now: live.Live, *, patches: bool = False
     view = _carrying(dataset, node, now, patches)
     if not patches:
         return view._serialize(), len(view)
-    stages = [*view._serialize(), fo.ToPatches("gsal_proposals")._serialize()]
-    return stages, view.count("gsal_proposals.detections")
+    stages = [*_proposals(view, node)._serialize(), fo.ToPatches("gsal_proposals")._serialize()]
+    return stages, view.sum(F("gsal_proposals.detections").filter(F("path").contains(node)).length())
 
 
 def _carrying(dataset: Any, node: str, now: live.Live, patches: bool) -> fo.DatasetView:
@@ -92,9 +92,12 @@ def _carrying(dataset: Any, node: str, now: live.Live, patches: bool) -> fo.Data
             )
         carry = preview.carriers(now.state.table, now.state.graph, now.state.free)[node]
         return root.select([str(i) for i in now.state.table.ids[carry]])
-    view = unlabeled(root, now.record).match(F("gsal_path").contains(node))
-    if not patches:
-        return view.sort_by("gsal_score", reverse=True)
+    view = unlabeled(root, now.record).match({"gsal_path": node})  # MongoDB's own form: an expression uses no index
+    return view if patches else view.sort_by("gsal_score", reverse=True)
+
+
+def _proposals(view: fo.DatasetView, node: str) -> fo.DatasetView:
+    """Of each image only the proposals that look like the node."""
     return view.filter_labels("gsal_proposals", F("path").contains(node))
 
 

@@ -95,7 +95,7 @@ def _views(dataset: fo.Dataset, record: Any) -> list[str]:
     wanted: dict[str, tuple[fo.DatasetView, str]] = {
         "top of pool": (rest.sort_by("gsal_rank").limit(TOP), f"The {TOP} best images that no round has picked"),
         "rare concepts": (
-            rest.match(F("gsal_path").contains([*rare, fields.UNMATCHED])).sort_by("gsal_rank"),
+            rest.match({"gsal_path": {"$in": [*rare, fields.UNMATCHED]}}).sort_by("gsal_rank"),
             f"Pool images that look like a rare concept: {', '.join(rare) or 'none'}, or like none that has labels",
         ),
         "hard but common": (

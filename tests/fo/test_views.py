@@ -4,7 +4,7 @@ import fiftyone as fo
 import pytest
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo import fields
+from gsal_fo.fo import covering, fields, live
 from tests.fo_pool import box
 
 
@@ -101,6 +101,12 @@ def test_coverage_counts_labels_of_now_and_images_that_look_like_a_node(scored):
         assert row["rare"] == (row["labeled"] <= row["threshold"])
         left = {i for i, p in paths.items() if p and node in p} - set(batch.values("id"))
         assert set(gfo.node_view(scored, node).values("id")) == left and len(left) == row["pool"]
+        paths_of_boxes = scored.select(left).values("gsal_proposals.detections.path", unwind=True) if left else []
+        boxes = paths_of_boxes.count(node)
+        assert covering.shown_node(scored, node, live.of(scored), patches=True)[1] == boxes
+        assert len(gfo.node_view(scored, node, patches=True)) == boxes
+    scored.set_values("gsal_path", [[]] * len(scored))
+    assert covering.shown_node(scored, "void", live.of(scored), patches=True)[1] == 0
 
 
 def test_views_need_a_scoring(dataset):
