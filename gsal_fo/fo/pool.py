@@ -78,10 +78,8 @@ def check_detections(dataset: fo.Dataset, name: str, *, what: str) -> bool:
     return True
 
 
-def labeled_mask(
-    dataset: fo.Dataset, ids: Sequence[str], label_field: str, labeled_tag: str | None = None
-) -> np.ndarray:
-    """Which images (N,) count as labeled: a value in the label field, were it an empty one, or the tag."""
+def labeled_ids(dataset: fo.Dataset, label_field: str, labeled_tag: str | None = None) -> set[str]:
+    """Ids of the images that count as labeled: a value in the label field, were it an empty one, or the tag."""
     # An image that was looked at and holds nothing has empty Detections; one that nobody looked at has None.
     # Asked for by the labeled side, usually the small one: a pool of 20,000 would send its rows for nothing.
     known: set[str] = set()
@@ -89,6 +87,14 @@ def labeled_mask(
         known.update(dataset.exists(f"{label_field}.detections").values("id"))
     if labeled_tag is not None:
         known.update(dataset.match_tags(labeled_tag).values("id"))
+    return known
+
+
+def labeled_mask(
+    dataset: fo.Dataset, ids: Sequence[str], label_field: str, labeled_tag: str | None = None
+) -> np.ndarray:
+    """Which images (N,) count as labeled."""
+    known = labeled_ids(dataset, label_field, labeled_tag)
     return np.array([i in known for i in ids], dtype=bool)
 
 

@@ -16,7 +16,7 @@ from gsal_fo import audit, ledger
 from gsal_fo import config as cfg
 from gsal_fo import ranking as rankings
 from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import fields, folders, labels, pool, progress, runs, sidebar, states, writing
+from gsal_fo.fo import bulk, fields, folders, labels, pool, progress, runs, sidebar, states, writing
 
 MISSING = "the file is missing"
 
@@ -162,20 +162,14 @@ def load_state(dataset: fo.Dataset, record: Any, label_field: str, table: rankin
     folder = run_folder(record)
     graph = graph_of(record)
     table = table or rankings.load_pool(folder)
-    present = dataset.values("id")
-    labeled = labeled_ids(dataset, record, label_field, present)
-    counts, notes = count(dataset, record, label_field, labeled, lambda: table)
-    chosen, here = in_rounds(dataset), set(present)
-    taken = set(labeled) | chosen
+    here = bulk.ids(dataset)
+    labeled = pool.labeled_ids(dataset, label_field, record.labeled_tag)
+    counts, notes = count(dataset, record, label_field, sorted(labeled), lambda: table)
+    chosen = in_rounds(dataset)
+    taken = labeled | chosen
     free = np.array([i in here and i not in taken for i in table.ids], dtype=bool)
     picked = np.array([i in chosen for i in table.ids], dtype=bool)
     return State(graph, table, free, picked, counts, len(labeled), notes)
-
-
-def labeled_ids(dataset: fo.Dataset, record: Any, label_field: str, present: list[str]) -> list[str]:
-    """Ids of the images of the dataset that count as labeled now, whatever the scoring saw."""
-    known = pool.labeled_mask(dataset, present, label_field, record.labeled_tag)
-    return [i for i, is_labeled in zip(present, known, strict=True) if is_labeled]
 
 
 def count(

@@ -115,3 +115,11 @@ def test_a_write_is_seen_by_held_samples_sets_last_modified_and_keeps_indexes(re
     assert [i for i in before if after[i] > before[i]] == [held.id]
     assert "gsal_score" in dataset.list_indexes()
     dataset.delete()
+
+
+def test_ids_of_all_samples_are_read_as_fiftyone_knows_them(dataset):
+    assert bulk.ids(dataset) == set(dataset.values("id")) and len(bulk.ids(dataset)) == 12
+    dataset.delete_samples(dataset.limit(3).values("id"))
+    assert bulk.ids(dataset) == set(dataset.values("id"))
+    dataset.clear()
+    assert bulk.ids(dataset) == set()
