@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from gsal_fo.graph_page import TITLES
 from gsal_fo.pictures import CROP, SIDE, cut, inline, rect
 
 COLORS = {"gsal": "#2f5bea", "entropy": "#e8912d", "random": "#9aa3b2"}
@@ -71,7 +72,7 @@ FOUND_NOTE = (
     "Instances of the rare classes in the images picked so far, each strategy at the same budget and on its own way: "
     "entropy retrains on what entropy picked. The bar of random shows the 5 % to 95 % range of its draws."
 )
-COVERAGE_NOTE = "Labeled boxes per node of the concept graph; an abstract node sums every class that carries it."
+COVERAGE_NOTE = "Labeled boxes per node of the concept graph; a family or an attribute sums its labels."
 SCATTER_NOTE = (
     "Each dot is an unlabeled image: difficulty (diffusion) to the right, rarity (concepts) upward, both in standard "
     "deviations. Diamonds hold a rare defect, which the method could not know; filled dots were picked."
@@ -136,7 +137,7 @@ def _coverage(summary: Mapping[str, Any], levels: Mapping[str, str]) -> go.Figur
     steps = [("at the start", summary["coverage"]["start"], "#c3cbd9")]
     shades = ("#88a2f5", COLORS["gsal"], "#1d3a9e")
     steps += [(f"after round {r['round']}", r["coverage"], shades[i % 3]) for i, r in enumerate(summary["rounds"])]
-    axis = [[levels[n] for n in nodes], [n.replace("_", " ") for n in nodes]]
+    axis = [[TITLES[levels[n]] for n in nodes], [n.replace("_", " ") for n in nodes]]
     bars = [go.Bar(name=name, x=axis, y=[counts[n] for n in nodes], marker_color=c) for name, counts, c in steps]
     return go.Figure(bars).update_layout(barmode="group", height=360, yaxis_title="labeled boxes")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
+STILL, MOST = 6, 240  # screenshots, half a second apart: that many alike; no more than that
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-gl=swiftshader", "--enable-webgl", "--ignore-gpu-blocklist"]
 
 
@@ -32,7 +33,14 @@ def main() -> None:
     args = parser.parse_args()
 
     def shoot(page: Page, name: str) -> None:
-        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        """Once nothing moves any more: thumbnails have come, samples have faded in, plots have their size."""
+        seen: list[bytes] = []
+        while len(seen) < STILL or len(set(seen[-STILL:])) > 1:
+            seen.append(page.screenshot())
+            page.wait_for_timeout(500)
+            if len(seen) > MOST:
+                raise SystemExit(f"{name}: the page does not come to rest")
+        picture = Image.open(io.BytesIO(seen[-1])).convert("RGB")
         if args.raw:
             picture.save(args.raw / f"{name}.png")
         picture.thumbnail((1200, 1200), Image.Resampling.LANCZOS)
@@ -51,11 +59,9 @@ def main() -> None:
         ui.grid_ready(page)
         shoot(page, "app_round")
         ui.open_sample(page, 0)
-        page.wait_for_timeout(1500)  # the picture of the sample fades in
         shoot(page, "app_sample")
         why = ui.panel_in(page.get_by_test_id("modal"), "gsal_why")
         why.locator(".main-svg").nth(1).wait_for()
-        page.wait_for_timeout(1500)  # the crops are drawn after the axes
         shoot(page, "app_why")
         ui.close_sample(page)
         for name, panel_name, text in (
@@ -69,7 +75,6 @@ def main() -> None:
             panel.get_by_text(text).first.wait_for()
             panel.locator(".main-svg").first.wait_for()
             ui.grid_ready(page)  # the preview has put its picks there
-            page.wait_for_timeout(4000)  # the grid fills, the plots take their size
             shoot(page, name)
         browser.close()
     session.close()
