@@ -1,6 +1,7 @@
 """A proposal's crop beside the same piece of the error map, as small pictures inside a plot."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from gsal_fo.pictures import cut, inline
 SIDE = 120  # pixels of a crop's longer side
 COLUMNS = 5
 GAP = 0.06  # of a cell
+CELL_PX = 150  # height of a cell with a square crop
+CAPTION = 0.6  # of a cell: three lines
+WIDEST = 1.4  # a column's width over the height of its cell, on a wide panel
 
 
 def as_rgb(file: Image.Image) -> Image.Image:
@@ -32,52 +36,60 @@ def colored(gray: np.ndarray) -> Image.Image:
     return Image.fromarray(table[gray].astype(np.uint8))
 
 
-def pair(image: Image.Image, heat: Image.Image | None, box: Sequence[float]) -> dict[str, str | None]:
-    """The crop of a box ``xywh_rel`` and of the map, as data URLs."""
-    return {"crop": inline(cut(image, box), SIDE), "map": inline(cut(heat, box), SIDE) if heat is not None else None}
+@dataclass(frozen=True)
+class Pair:
+    """Data URLs of a crop and of its piece of the map (None: there is no map); ``tall``: height over width."""
+
+    crop: str
+    map: str | None
+    tall: float
 
 
-def figure(
-    pairs: Sequence[dict[str, str | None]], captions: Sequence[str]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Traces and layout of a sheet: crops in rows of five, each above its map and its caption."""
-    rows = -(-len(pairs) // COLUMNS)
-    images, notes = [], []
-    for k, (found, caption) in enumerate(zip(pairs, captions, strict=True)):
-        x, y = k % COLUMNS, k // COLUMNS
-        for place, name in enumerate(("crop", "map")):
-            if source := found[name]:
-                images.append(
-                    {
-                        "source": source,
-                        "xref": "x",
-                        "yref": "y",
-                        "x": x + GAP / 2,
-                        "y": y * 2.6 + place,
-                        "sizex": 1 - GAP,
-                        "sizey": 1 - GAP,
-                        "xanchor": "left",
-                        "yanchor": "top",
-                        "sizing": "contain",
-                    }
-                )
-        notes.append(
-            {
-                "x": x + 0.5,
-                "y": y * 2.6 + (2.0 if found["map"] else 1.0),
-                "text": caption,
-                "showarrow": False,
-                "yanchor": "top",
-                "align": "center",
-            }
-        )
+def pair(image: Image.Image, heat: Image.Image | None, box: Sequence[float]) -> Pair:
+    """The crop of a box ``xywh_rel`` and of the map."""
+    crop = cut(image, box)
+    return Pair(
+        inline(crop, SIDE), inline(cut(heat, box), SIDE) if heat is not None else None, crop.height / crop.width
+    )
+
+
+def figure(pairs: Sequence[Pair], captions: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Traces and layout of a sheet: crops in rows of five, each above its map and its caption.
+
+    A row is as high as its tallest crop needs, a square at most.
+    """
+    images, notes, top = [], [], 0.0
+    for start in range(0, len(pairs), COLUMNS):
+        row = pairs[start : start + COLUMNS]
+        side = min(1.0, GAP + WIDEST * max(p.tall for p in row))
+        below = top + side * (2 if any(p.map for p in row) else 1)
+        for x, (found, caption) in enumerate(zip(row, captions[start:], strict=False)):
+            for place, source in enumerate((found.crop, found.map)):
+                if source:
+                    images.append(
+                        {
+                            "source": source,
+                            "xref": "x",
+                            "yref": "y",
+                            "x": x + GAP / 2,
+                            "y": top + place * side,
+                            "sizex": 1 - GAP,
+                            "sizey": side - GAP,
+                            "xanchor": "left",
+                            "yanchor": "top",
+                            "sizing": "contain",
+                        }
+                    )
+            note = {"x": x + 0.5, "y": below, "text": caption, "showarrow": False, "yanchor": "top", "align": "center"}
+            notes.append(note)
+        top = below + CAPTION
     layout = {
-        "height": rows * 400 + 10,
+        "height": round(top * CELL_PX) + 10,
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         "images": images,
         "annotations": notes,
         "xaxis": {"visible": False, "range": [0, COLUMNS], "fixedrange": True},
-        "yaxis": {"visible": False, "range": [rows * 2.6, 0], "fixedrange": True},
+        "yaxis": {"visible": False, "range": [top, 0], "fixedrange": True},
     }
     return [
         {"type": "scatter", "x": [0], "y": [0], "mode": "markers", "marker": {"opacity": 0}, "hoverinfo": "skip"}

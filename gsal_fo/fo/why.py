@@ -85,8 +85,8 @@ def why(dataset: Any, sample_id: str) -> Why:
     )
 
 
-def pictures(shown: Why) -> list[dict[str, str | None]]:
-    """Each proposal's ``crop`` and the same piece of the error ``map`` as data URLs; ``map`` None where there is none.
+def pictures(shown: Why) -> list[crop_sheet.Pair]:
+    """Each proposal's crop and the same piece of the error map.
 
     Raises:
         ValueError: the image file cannot be read.
