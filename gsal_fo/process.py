@@ -55,15 +55,7 @@ def run_worker(
     message = ""
     with log.open("a+b") if log else tempfile.TemporaryFile() as errors:
         start = errors.seek(0, os.SEEK_END)
-        worker = subprocess.Popen(
-            [*launcher, module, *args],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(),
-            pass_fds=tuple(keep_open),
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker in order
-        )
+        worker = _start([*launcher, module, *args], errors, keep_open)
         try:
             assert worker.stdout is not None
             for line in worker.stdout:
@@ -77,6 +69,18 @@ def run_worker(
         if code != 0 or message:
             tail = _tail(errors, start)
             raise WorkerError(message or _why(module, code, tail), tail)
+
+
+def _start(command: list[str], errors: IO[bytes], keep_open: Sequence[int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=_environment(),
+        pass_fds=tuple(keep_open),
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker in order
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -56,6 +56,8 @@ def start_mongod() -> None:
 
 start_mongod()
 
+from tests.warm import warm  # noqa: E402, F401  (FiftyOne's variables come before anything that might import it)
+
 # Files are shared out to processes in this order (`--no-loadscope-reorder`): a long one that came last would run alone.
 LONG_FIRST = (
     "tests/test_demo.py",

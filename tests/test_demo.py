@@ -15,7 +15,7 @@ from gsal_fo.synthetic import RARE
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory, warm):
     out = tmp_path_factory.mktemp("demo")
     events = []
     config = DemoConfig(out=out, images=60, budget=4, steps=15)

@@ -10,7 +10,7 @@ MISSING = f"{real_sets.SHARED} is not here: it holds the real images and the Ima
 
 
 @pytest.mark.skipif(not real_sets.WEIGHTS.is_file() and not os.environ.get("CI"), reason=MISSING)
-def test_the_main_job_on_a_slice_of_steel_surfaces(tmp_path):
+def test_the_main_job_on_a_slice_of_steel_surfaces(tmp_path, warm):
     got = real_sets.run_set("neu_det", tmp_path, limit=48, reveal=0.25, minutes=0.2, size="tiny", steps=20)
     assert (got["images"], got["labeled"], got["budget"]) == (48, 12, 5)
     assert got["rare_found"]["gsal"] <= got["rare_in_pool"]

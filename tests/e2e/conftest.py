@@ -33,7 +33,7 @@ def shots(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pool(tmp_path_factory):
     """A synthetic pool of CT slices, a few labeled, scored by the tiny worker, views set up."""
     folder = tmp_path_factory.mktemp("pool")
@@ -57,9 +57,10 @@ def pool(tmp_path_factory):
     dataset.delete()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session(pool):
-    """The App on the pool, with our plugin installed before its server starts."""
+    """The App on the pool, with our plugin installed before its server starts. A server takes a tenth of a core while
+    nobody asks it anything, so it ends with its file."""
     gfo.plugin.install()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -69,7 +70,7 @@ def session(pool):
     session.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(session):
     """The App's address."""
     return f"http://127.0.0.1:{session.server_port}"

@@ -12,6 +12,8 @@ from gsal_fo import cli, shards
 from gsal_fo.concepts import ConceptGraph
 from gsal_fo.fo import concepts, runs
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def test_a_datasets_labels_become_a_graph_file_from_python_and_the_shell(dataset, tmp_path, capsys):
     made = gfo.build_concepts(dataset, tmp_path / "drawn.yaml")

@@ -11,6 +11,7 @@ from gsal_fo import cli
 from gsal_fo import fo as gfo
 from gsal_fo.fo.training import _absolute_model
 
+pytestmark = pytest.mark.usefixtures("warm")
 SMALL = {"encoder": "mobilenet_v2:none", "size": "tiny", "input_size": 64, "stride": 8, "components": 4, "steps": 2}
 
 

@@ -12,6 +12,8 @@ from lightning_modules.data import crops, read_image, to_float
 from lightning_modules.nets import load_clip
 from tests.modules.helpers import write_images
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def test_texts_and_crops_are_those_of_the_model_and_a_bad_image_is_nan(tmp_path):
     path = write_images(tmp_path, 1)[0]

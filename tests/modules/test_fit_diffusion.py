@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +24,10 @@ from lightning_modules.fit_diffusion.run import fit_run
 from lightning_modules.fit_diffusion.trainer import Batches
 from lightning_modules.nets import load_denoiser, load_encoder
 from lightning_modules.progress import Reporter
+from tests.modules.processes import run_ranks
+from tests.warm import Worker
 
+MODULE = "lightning_modules.fit_diffusion"
 ENCODER = "mobilenet_v2:none"
 
 
@@ -64,7 +69,7 @@ def test_the_worker_fits_a_pool_speaks_the_protocol_and_lists_a_broken_image(tmp
     manifest(tmp_path, [*pool, broken])
     (tmp_path / "config.json").write_text(json.dumps(config(tmp_path / "model")))
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_modules.fit_diffusion", "--run-dir", str(tmp_path)],
+        [sys.executable, "-m", MODULE, "--run-dir", str(tmp_path)],
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -163,10 +168,6 @@ def weights(model) -> dict[str, torch.Tensor]:
     return load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
 
 
-def worker(run, *more) -> list[str]:
-    return [sys.executable, "-m", "lightning_modules.fit_diffusion", "--run-dir", str(run), *more]
-
-
 def write_run(run, pool, **settings):
     run.mkdir()
     manifest(run, pool)
@@ -177,13 +178,15 @@ def write_run(run, pool, **settings):
 def stopped(run, number: int, least: int) -> tuple[int, list[dict]]:
     """Exit code and events of a worker that gets a signal once it has done ``least``."""
     events, sent = [], False
-    with subprocess.Popen(worker(run), stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
-        for line in process.stdout:
-            events.append(json.loads(line))
-            if not sent and events[-1].get("done", 0) >= least:
-                process.send_signal(number)
-                sent = True
-    return process.returncode, events
+    with tempfile.TemporaryFile() as errors:
+        worker = Worker(MODULE, ["--run-dir", str(run)], os.environ, errors.fileno())
+        with worker.stdout:
+            for line in worker.stdout:
+                events.append(json.loads(line))
+                if not sent and events[-1].get("done", 0) >= least:
+                    worker.send_signal(number)
+                    sent = True
+        return worker.wait(), events
 
 
 def done_by(events: list[dict]) -> list[int]:
@@ -191,7 +194,7 @@ def done_by(events: list[dict]) -> list[int]:
 
 
 def test_a_fit_killed_and_then_terminated_ends_with_the_weights_of_one_that_was_not(tmp_path, pool, capsys):
-    settings = {"steps": 60, "check": 20, "checkpoint_s": 0.0}
+    settings = {"steps": 40, "check": 20, "checkpoint_s": 0.0}
     whole, cut = write_run(tmp_path / "whole", pool, **settings), write_run(tmp_path / "cut", pool, **settings)
     fit_run(whole, json.loads((whole / "config.json").read_text()), Reporter(terminal=False))
     least = len(pool) + 10  # ten steps at least, one checkpoint each
@@ -240,8 +243,7 @@ def test_two_processes_make_the_model_of_one(tmp_path, pool):
     settings = {"steps": 4, "batch": 6, "lr": 1e-4}
     alone, both = write_run(tmp_path / "one", pool, **settings), write_run(tmp_path / "two", pool, **settings)
     fit_run(alone, json.loads((alone / "config.json").read_text()), Reporter(terminal=False))
-    done = subprocess.run(worker(both, "--devices", "2"), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ranks(both, module=MODULE)
     one, two = weights(tmp_path / "one" / "model"), weights(tmp_path / "two" / "model")
     for key in one:  # the order of a sum differs, and Adam's first steps divide by small numbers; 4 steps of 1e-4
         torch.testing.assert_close(one[key], two[key], atol=1e-4, rtol=2e-3)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from tests.modules.helpers import (
     write_images,
     write_run,
 )
-from tests.modules.processes import run_ranks, start
+from tests.modules.processes import kill_at, run_ranks
 
 STAGES = ("proposals", "difficulty", "concepts", "assignment")
 
@@ -111,11 +110,7 @@ def test_killed_in_every_stage_the_same_command_finishes_with_the_same_result(sc
     run = tmp_path / "killed"
     write_run(run, images, model=model)
     for stage in STAGES:  # one run: each command goes on where the one before was killed
-        process = start(run, GSAL_PART_ROWS="1")  # one row per part, so that there are parts to find half-way
-        while process.is_alive() and not list((run / stage).glob("part-*")):
-            time.sleep(0.002)
-        process.kill()
-        process.join()
+        kill_at(run, run / stage, GSAL_PART_ROWS="1")  # one row per part, so that there are parts to find half-way
         assert list((run / stage).glob("part-*")) and not (run / "result.json").exists()
         # what a kill inside a write leaves
         (run / stage / ".part-000-000099.parquet.1.tmp").write_bytes(b"PAR1 half a part")

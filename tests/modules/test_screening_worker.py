@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from gsal_fo.pool_table import load_pool
 from lightning_modules.progress import Reporter
 from lightning_modules.score import score
 from tests.modules.helpers import write_ddpm, write_images, write_run
-from tests.modules.processes import run_ranks, start
+from tests.modules.processes import kill_at, run_ranks
 
 POOL, WINDOWS, CHOSEN = 24, 10, 6  # images, proposals of each (the cold start's grid), a quarter of the images
 
@@ -98,11 +97,7 @@ def test_two_processes_choose_the_same_images(runs, images, model, tmp_path):
 def test_killed_between_crops_the_same_command_finishes_with_the_same_result(runs, images, model, tmp_path):
     run = tmp_path / "killed"
     write_run(run, images, model=model, diffusion=settings(model, 0.25))
-    process = start(run, GSAL_PART_ROWS="1")
-    while process.is_alive() and not list((run / "crops").glob("part-*")):
-        time.sleep(0.002)
-    process.kill()
-    process.join()
+    kill_at(run, run / "crops", GSAL_PART_ROWS="1")
     assert list((run / "crops").glob("part-*"))
     assert_same(runs[0.25], again(run))
 

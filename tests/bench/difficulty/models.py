@@ -49,6 +49,10 @@ MODELS = {
     "deeppcb": [
         mobilenet("MobileNetV2 4, 512 px, 64x64", **BOARD, levels=(0.7, 0.2), fitted=80),
         mobilenet("MobileNetV2 4, 512 px, 64x64, whitened", **BOARD, whiten=1.0, levels=(0.7, 0.2), fitted=80),
+        mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps", **{**BOARD, "steps": 800}, levels=(0.7, 0.2), fitted=200),
+        mobilenet(
+            "MobileNetV2 4, 512 px, 64x64, 2400 steps", **{**BOARD, "steps": 2400}, levels=(0.7, 0.4), fitted=200
+        ),
         Model("embedded", None, FEW),
     ],
     "bccd": [mobilenet("MobileNetV2 8+16", deep=True), Model("embedded", None, FEW)],
