@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import autoencoder
 from truth import SHARED, items
 
 from lightning_modules.fit_diffusion import FitSettings, collect, fit, load_coder
@@ -34,12 +35,17 @@ FEW = (0.2, 0.4, 0.7)
 FINE = ("features.3", "features.6")
 # Defects of 30 px on boards of 640: a small receptive field, fine cells, windows of 128 px.
 BOARD = {"stages": ("features.3",), "stride": 8, "input_size": 512, "window": 16, "batch": 16, "steps": 100}
+LONG = {**BOARD, "steps": 800}
+HIGH = (0.7, 0.2)
+LATENTS = {"space": "vae", "input_size": 128, "size": "tiny", "steps": 300, "batch": 16}
 PIXELS = {"space": "pixels", "input_size": 64, "size": "tiny", "steps": 300, "batch": 16}
 MODELS = {
     "neu_det": [
         mobilenet("MobileNetV2 8+16", deep=True),
         Model("embedded", None),
         Model("pixels 64x64", PIXELS, FEW),
+        Model("own autoencoder, 128 px, 32x32", LATENTS, FEW),
+        mobilenet("MobileNetV2 8+16, 800 steps", steps=800, levels=FEW),
         mobilenet("MobileNetV2 8+16, whitened", whiten=1.0, levels=FEW),
         mobilenet("MobileNetV2 16 alone", stages=("features.13",), levels=FEW),
         Model("embedded CLIP tower 8+16", {"encoder": "embedded", "size": "tiny", "steps": 250}, FEW),
@@ -47,12 +53,11 @@ MODELS = {
         mobilenet("MobileNetV2 8+16, small", size="small", levels=FEW),
     ],
     "deeppcb": [
-        mobilenet("MobileNetV2 4, 512 px, 64x64", **BOARD, levels=(0.7, 0.2), fitted=80),
-        mobilenet("MobileNetV2 4, 512 px, 64x64, whitened", **BOARD, whiten=1.0, levels=(0.7, 0.2), fitted=80),
-        mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps", **{**BOARD, "steps": 800}, levels=(0.7, 0.2), fitted=200),
-        mobilenet(
-            "MobileNetV2 4, 512 px, 64x64, 2400 steps", **{**BOARD, "steps": 2400}, levels=(0.7, 0.4), fitted=200
-        ),
+        mobilenet("MobileNetV2 4, 512 px, 64x64", **BOARD, levels=HIGH, fitted=80),
+        mobilenet("MobileNetV2 4, 512 px, 64x64, whitened", **BOARD, whiten=1.0, levels=HIGH, fitted=80),
+        mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps", **LONG, levels=HIGH, fitted=200),
+        mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps, whitened", **LONG, whiten=1.0, levels=HIGH, fitted=200),
+        mobilenet("MobileNetV2 4, 512 px, 64x64, 2400 steps", **{**LONG, "steps": 2400}, levels=(0.7, 0.4), fitted=200),
         Model("embedded", None, FEW),
     ],
     "bccd": [mobilenet("MobileNetV2 8+16", deep=True), Model("embedded", None, FEW)],
@@ -60,6 +65,7 @@ MODELS = {
         Model("embedded", None, deep=True),
         mobilenet("MobileNetV2 8+16", levels=FEW),
         Model("pixels 64x64", PIXELS, FEW),
+        Model("own autoencoder, 128 px, 32x32", LATENTS, FEW),
     ],
 }
 
@@ -70,7 +76,11 @@ def load(model: Model, name: str, work: Path, limit: int, seed: int) -> tuple[An
         return load_denoiser("embedded"), 0.0
     folder = work / "models" / f"{name}-{model.name}-{limit}-{seed}".replace(" ", "_").replace(",", "")
     if not (folder / "gsal.json").is_file():
-        settings = FitSettings(**model.fit, minutes=60.0, seed=seed)
+        more = dict(model.fit)
+        if more.get("space") == "vae":
+            seen = [i.image for i in items(name, more["input_size"], model.fitted, seed, judged=False)]
+            more["vae"] = str(autoencoder.make(folder.with_name(f"{folder.name}-vae"), seen, seed))
+        settings = FitSettings(**more, minutes=60.0, seed=seed)
         coder = load_coder(settings)
         images = (item.image for item in items(name, settings.side, model.fitted, seed, judged=False))
         fit(collect(images, coder, settings), settings, coder, folder)
