@@ -36,7 +36,8 @@ FINE = ("features.3", "features.6")
 # Defects of 30 px on boards of 640: a small receptive field, fine cells, windows of 128 px.
 BOARD = {"stages": ("features.3",), "stride": 8, "input_size": 512, "window": 16, "batch": 16, "steps": 100}
 LONG = {**BOARD, "steps": 800}
-HIGH = (0.7, 0.2)
+LONGER = {**BOARD, "steps": 2400}
+HIGH = (0.7, 0.9, 0.2)
 LATENTS = {"space": "vae", "input_size": 128, "size": "tiny", "steps": 300, "batch": 16}
 PIXELS = {"space": "pixels", "input_size": 64, "size": "tiny", "steps": 300, "batch": 16}
 MODELS = {
@@ -57,7 +58,9 @@ MODELS = {
         mobilenet("MobileNetV2 4, 512 px, 64x64, whitened", **BOARD, whiten=1.0, levels=HIGH, fitted=80),
         mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps", **LONG, levels=HIGH, fitted=200),
         mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps, whitened", **LONG, whiten=1.0, levels=HIGH, fitted=200),
-        mobilenet("MobileNetV2 4, 512 px, 64x64, 2400 steps", **{**LONG, "steps": 2400}, levels=(0.7, 0.4), fitted=200),
+        mobilenet(
+            "MobileNetV2 4, 512 px, 64x64, 2400 steps", **{**LONG, "steps": 2400}, levels=(0.7, 0.9, 0.4), fitted=200
+        ),
         Model("embedded", None, FEW),
     ],
     "bccd": [mobilenet("MobileNetV2 8+16", deep=True), Model("embedded", None, FEW)],
