@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from gsal_fo import __version__
 from gsal_fo.commands import Result, audit, demo, doctor, graph, handoff, loop, plugin
@@ -38,26 +40,38 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 1 (failed), 2 (usage) or 130 (interrupted)."""
+    """Run one command; returns its exit code: 0, 1 (failed), 2 (usage), 130 (interrupted) or 143 (SIGTERM)."""
     args = parser().parse_args(argv)
     # FiftyOne's own bars go to stdout and would stand in the middle of --json; ours are on stderr.
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             result: Result = args.run(args)
         print(json.dumps(result.data, default=str) if args.json else result.text, flush=True)
         if result.then:
             result.then()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         resumes = args.command in ("train", "fit", "score")
-        print("gsal: interrupted" + "; the same command goes on from here" * resumes, file=sys.stderr)
-        return 130
+        how, code = ("ended by SIGTERM", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        print(f"gsal: {how}" + "; the same command goes on from here" * resumes, file=sys.stderr)
+        return code
     except Exception as error:
         if args.debug:
             raise
         print(f"gsal {args.command}: {_sentence(error)}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return result.code
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: a command ends as by Ctrl-C, its worker with it."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
 
 
 def _sentence(error: Exception) -> str:

@@ -106,16 +106,19 @@ def test_impossible_demos_are_refused_before_any_work(wrong, tmp_path):
         DemoConfig(out=tmp_path, **wrong)
 
 
-def test_ctrl_c_ends_it_with_130_and_a_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "says"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+)
+def test_a_signal_ends_it_with_its_code_and_a_sentence(tmp_path, number, code, says):
     command = [sys.executable, "-m", "gsal_fo.cli", "demo", "--out", str(tmp_path / "demo"), "--no-app"]
     # Under a shell's background job SIGINT is ignored, and a child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if "making" in line:  # the first thing that the demo says
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 break
         rest = process.stderr.read()
-    assert process.returncode == 130
-    assert rest.splitlines()[-1].startswith("gsal: interrupted")
+    assert process.returncode == code
+    assert rest.splitlines()[-1].startswith(f"gsal: {says}")
     assert "Traceback" not in rest
