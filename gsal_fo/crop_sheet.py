@@ -60,10 +60,10 @@ def figure(pairs: Sequence[Pair], captions: Sequence[str]) -> tuple[list[dict[st
     """
     images, notes, top = [], [], 0.0
     for start in range(0, len(pairs), COLUMNS):
-        row = pairs[start : start + COLUMNS]
+        row, said = pairs[start : start + COLUMNS], captions[start : start + COLUMNS]
         side = min(1.0, GAP + WIDEST * max(p.tall for p in row))
         below = top + side * (2 if any(p.map for p in row) else 1)
-        for x, (found, caption) in enumerate(zip(row, captions[start:], strict=False)):
+        for x, (found, caption) in enumerate(zip(row, said, strict=True)):
             for place, source in enumerate((found.crop, found.map)):
                 if source:
                     images.append(

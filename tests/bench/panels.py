@@ -24,7 +24,6 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bench")]
 
-import panel_events  # noqa: E402
 from panel_events import event, timed  # noqa: E402
 
 import tests.conftest  # noqa: E402, F401  (isolation, before FiftyOne is imported)
@@ -88,9 +87,8 @@ def make(folder: Path, name: str, images: int, proposals: int, *, fields: bool) 
 
 def first_event(dataset: Any) -> dict[str, float]:
     """The first event of a process that has served nothing yet."""
-    done = subprocess.run(
-        [sys.executable, panel_events.__file__, dataset.name], capture_output=True, text=True, check=True
-    )
+    program = Path(__file__).with_name("panel_events.py")
+    done = subprocess.run([sys.executable, program, dataset.name], capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

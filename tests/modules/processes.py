@@ -42,5 +42,5 @@ def kill_at(run: Path, parts: Path, **env: str) -> None:
     with worker.stdout:
         while worker.poll() is None and not list(parts.glob("part-*")):
             time.sleep(0.002)  # parts of one row are written within milliseconds of each other
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+        worker.send_signal(signal.SIGKILL)  # while its pipe is open: a closed one would end it in another way
+        worker.wait()

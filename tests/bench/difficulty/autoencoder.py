@@ -7,7 +7,6 @@ import torch
 from diffusers import AutoencoderKL
 
 STEPS, BATCH, RATE = 400, 8, 1e-3
-SHRINK = 4  # pixels per latent cell
 
 
 def make(folder: Path, images: Sequence[torch.Tensor], seed: int) -> Path:

@@ -58,9 +58,7 @@ MODELS = {
         mobilenet("MobileNetV2 4, 512 px, 64x64, whitened", **BOARD, whiten=1.0, levels=HIGH, fitted=80),
         mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps", **LONG, levels=HIGH, fitted=200),
         mobilenet("MobileNetV2 4, 512 px, 64x64, 800 steps, whitened", **LONG, whiten=1.0, levels=HIGH, fitted=200),
-        mobilenet(
-            "MobileNetV2 4, 512 px, 64x64, 2400 steps", **{**LONG, "steps": 2400}, levels=(0.7, 0.9, 0.4), fitted=200
-        ),
+        mobilenet("MobileNetV2 4, 512 px, 64x64, 2400 steps", **LONGER, levels=(0.7, 0.9, 0.4), fitted=200),
         Model("embedded", None, FEW),
     ],
     "bccd": [mobilenet("MobileNetV2 8+16", deep=True), Model("embedded", None, FEW)],
