@@ -9,20 +9,29 @@ from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
-import numpy as np
 from bson import ObjectId
 from pymongo import UpdateOne
 
-ID_ALONE = np.dtype([("head", "V9"), ("id", "V12"), ("end", "V1")])  # {"_id": ObjectId}: length, type and name; the id
+IDS_AT_ONCE = 200_000  # at 37 bytes each; a document of MongoDB ends at 16 MiB
 
 
 def ids(dataset: fo.Dataset) -> set[str]:
-    """Ids of all samples, from the index on them and without an object for each."""
+    """Ids of all samples, from the index on them; joined by the server, so that no object is made of each."""
     found: set[str] = set()
-    for batch in dataset._sample_collection.find_raw_batches({}, {"_id": 1}).hint("_id_"):
-        text = np.frombuffer(batch, ID_ALONE)["id"].tobytes().hex()
-        found.update(text[i : i + 24] for i in range(0, len(text), 24))
-    return found
+    after: dict[str, Any] = {}
+    while True:
+        steps = [
+            {"$match": after},
+            {"$sort": {"_id": 1}},
+            {"$limit": IDS_AT_ONCE},
+            {"$project": {"_id": 1}},
+            {"$group": {"_id": None, "last": {"$last": "$_id"}, "ids": {"$push": {"$toString": "$_id"}}}},
+        ]
+        joined = next(iter(dataset._sample_collection.aggregate(steps, hint="_id_")), None)
+        if joined is None:
+            return found
+        found.update(joined["ids"])
+        after = {"_id": {"$gt": joined["last"]}}
 
 
 def update(dataset: fo.Dataset, values: Mapping[str, Mapping[str, Any]]) -> None:

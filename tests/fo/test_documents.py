@@ -117,7 +117,9 @@ def test_a_write_is_seen_by_held_samples_sets_last_modified_and_keeps_indexes(re
     dataset.delete()
 
 
-def test_ids_of_all_samples_are_read_as_fiftyone_knows_them(dataset):
+@pytest.mark.parametrize("at_once", [bulk.IDS_AT_ONCE, 12, 5, 1])
+def test_ids_of_all_samples_are_read_as_fiftyone_knows_them(dataset, monkeypatch, at_once):
+    monkeypatch.setattr(bulk, "IDS_AT_ONCE", at_once)
     assert bulk.ids(dataset) == set(dataset.values("id")) and len(bulk.ids(dataset)) == 12
     dataset.delete_samples(dataset.limit(3).values("id"))
     assert bulk.ids(dataset) == set(dataset.values("id"))

@@ -61,7 +61,11 @@ MODELS = {
         mobilenet("MobileNetV2 4, 512 px, 64x64, 2400 steps", **LONGER, levels=(0.7, 0.9, 0.4), fitted=200),
         Model("embedded", None, FEW),
     ],
-    "bccd": [mobilenet("MobileNetV2 8+16", deep=True), Model("embedded", None, FEW)],
+    "bccd": [
+        mobilenet("MobileNetV2 8+16", deep=True),
+        Model("embedded", None, FEW),
+        mobilenet("MobileNetV2 8+16, 800 steps", steps=800, levels=FEW),
+    ],
     "synthetic": [
         Model("embedded", None, deep=True),
         mobilenet("MobileNetV2 8+16", levels=FEW),
