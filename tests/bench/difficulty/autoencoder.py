@@ -10,7 +10,10 @@ STEPS, BATCH, RATE = 400, 8, 1e-3
 
 
 def make(folder: Path, images: Sequence[torch.Tensor], seed: int) -> Path:
-    """Fit it on uint8 images (3, s, s) by L1 and a little KL, scale its latents to unit variance, save it; one that is there stays."""
+    """Fit it on uint8 images (3, s, s) by L1 and a little KL, scale its latents to unit variance, save it.
+
+    One that is there stays.
+    """
     if (folder / "config.json").is_file():
         return folder
     torch.manual_seed(seed)
