@@ -24,7 +24,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[2])]
 
-from measures import DEEP, corrections, crops_against_maps, draws, levels, rival, statistic_maps, variants  # noqa: E402
+from measures import DEEP, corrections, crops_against_maps, draws, levels, rivals, statistic_maps, variants  # noqa: E402
 from models import MODELS, Model, load  # noqa: E402
 from truth import Judge, items  # noqa: E402
 
@@ -41,8 +41,7 @@ def run(name: str, model: Model, work: Path, limit: int, seed: int) -> Iterator[
     with torch.inference_mode():
         latents = torch.cat([denoiser.latent(to_float(part)).float() for part in images.split(8)])
     yield from levels(judge, denoiser, latents, model.levels)
-    if denoiser.space == "features":
-        yield from rival(judge, latents)
+    yield from rivals(judge, latents, bank=denoiser.space == "features")
     own = denoiser.defaults["t"], denoiser.defaults["reduce"]
     maps = statistic_maps(denoiser, latents, own[0], {"4": slice(0, 4)}, "shared")["4"][0]
     yield from variants(judge, maps, *own)

@@ -89,7 +89,7 @@ def variants(judge: Judge, maps: np.ndarray, share: float, how: str) -> Iterator
     from scipy.ndimage import label, uniform_filter
 
     usual = np.median(maps, axis=0)  # (h, w)
-    contrast = np.stack([cell_contrast(i, maps.shape[1:]) for i in judge.pool])
+    contrast = contrast_maps(judge.pool, maps.shape[1:])
     high = float(np.quantile(maps, 0.95))
 
     def connected(values: np.ndarray) -> np.ndarray:
@@ -177,11 +177,19 @@ def nearest_patches(latents: torch.Tensor) -> np.ndarray:
     return torch.stack(out).numpy()
 
 
-def rival(judge: Judge, latents: torch.Tensor) -> Iterator[dict[str, Any]]:
-    maps = nearest_patches(latents)
-    for how in REDUCTIONS:
-        found = judge.of_images(reduced(maps, how)) | judge.of_boxes(*judge.boxes(maps, how))
-        yield {"kind": "patch bank", "reduce": how, **found, **judge.control(maps, how)}
+def rivals(judge: Judge, latents: torch.Tensor, *, bank: bool) -> Iterator[dict[str, Any]]:
+    """What must be beaten: no model at all, the local contrast of the picture under each cell; and the patch bank."""
+    maps = {"local contrast": contrast_maps(judge.pool, latents.shape[2:])}
+    if bank:
+        maps["patch bank"] = nearest_patches(latents)
+    for name, values in maps.items():
+        for how in REDUCTIONS:
+            found = judge.of_images(reduced(values, how)) | judge.of_boxes(*judge.boxes(values, how))
+            yield {"kind": "rival", "of": name, "reduce": how, **found, **judge.control(values, how)}
+
+
+def contrast_maps(pool: list[Item], shape: tuple[int, ...]) -> np.ndarray:
+    return np.stack([cell_contrast(i, shape) for i in pool]).astype(np.float32)
 
 
 @torch.inference_mode()

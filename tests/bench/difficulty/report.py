@@ -29,10 +29,8 @@ def section(name: str, model: str, limit: int, seed: int, rows: list[Row]) -> st
     levels = [
         [r["score"], f"{r['t']:g}", r["reduce"], *(cell(r.get(q)) for q in asked)] for r in rows if r["kind"] == "level"
     ]
-    bank = [
-        ["patch bank", "", r["reduce"], *(cell(r.get(q)) for q in asked)] for r in rows if r["kind"] == "patch bank"
-    ]
-    out.append(table(["score", "t", "reduce", *asked], levels + bank))
+    rivals = [[r["of"], "", r["reduce"], *(cell(r.get(q)) for q in asked)] for r in rows if r["kind"] == "rival"]
+    out.append(table(["score", "t", "reduce", *asked], levels + rivals))
     corrected = [r for r in rows if r["kind"] == "correction"]
     for r in corrected:
         if r["how"] == "follows":
