@@ -82,7 +82,7 @@ def levels(judge: Judge, denoiser: Any, latents: torch.Tensor, shares: tuple[flo
 
 
 def variants(judge: Judge, maps: np.ndarray, share: float, how: str) -> Iterator[dict[str, Any]]:
-    """Other maps made of E, reduced as E is: by position, by local contrast, by what is connected.
+    """Other maps made of E, reduced as E is: inner cells alone, by position, by local contrast, by what is connected.
 
     ``maps``: E (N, h, w). None of them is an option of the product; the medians are over the images at hand.
     """
@@ -99,8 +99,11 @@ def variants(judge: Judge, maps: np.ndarray, share: float, how: str) -> Iterator
         sums = np.bincount(region.ravel(), excess.ravel())
         return np.where(region > 0, sums[region], 0)
 
+    inner = np.full_like(maps, maps.min())
+    inner[:, 1:-1, 1:-1] = maps[:, 1:-1, 1:-1]
     made = {
         "E": maps,
+        "without the outer ring": inner,
         "minus median of the position": maps - usual,
         "over median of the position": maps / (usual + 1e-12),
         "over local contrast": maps / (contrast + np.median(contrast[contrast > 0])),
