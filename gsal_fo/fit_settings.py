@@ -12,16 +12,16 @@ INPUT_SIZES = {"features": 256, "pixels": 64, "vae": 256}  # px, unless the user
 PIXEL_SIDES = (32, 128)  # px; above, a U-Net over pixels takes hours on a CPU
 FEWEST_CELLS = 4
 
-# What a fitted folder says about how to score with it, by space: as measured (docs/difficulty.md), pixels and vae on
-# steel alone. In feature space a defect is a few cells that a model cannot guess from their surroundings once most of
-# them is noise: at 0.7 T those cells must come from what the model knows of the pool, at 0.1 T they are still readable
-# in the input.
+# What a fitted folder says about how to score with it, by space: as measured (docs/difficulty.md), pixels on steel and
+# synthetic slices, vae on steel alone. In feature space a defect is a few cells that a model cannot guess from their
+# surroundings once most of them is noise: at 0.7 T those cells must come from what the model knows of the pool, at
+# 0.1 T they are still readable in the input. In pixel space at 0.7 T nothing of a faint defect is left to be missed.
 # Maps, because crops are worse on steel: boxes against background AUROC 0.68, maps 0.78 (docs/difficulty.md).
-# alpha and beta of Eq. 7: E alone, because V of a model fitted on the pool hardly repeats between draws and costs more
-# than it gives (the same page).
+# alpha and beta of Eq. 7: E alone, because V of a model fitted on the pool hardly repeats between draws, and is chance in
+# pixel space, and costs more than it gives (the same page).
 SCORE_DEFAULTS: dict[str, dict[str, Any]] = {
     "features": {"t": 0.7, "reduce": "max", "regions": "maps", "alpha": 1.0, "beta": 0.0},
-    "pixels": {"t": 0.4, "reduce": "max", "regions": "maps"},
+    "pixels": {"t": 0.2, "reduce": "max", "regions": "maps", "alpha": 1.0, "beta": 0.0},
     "vae": {"t": 0.4, "reduce": "max", "regions": "maps"},
 }
 
