@@ -17,7 +17,7 @@ FEWEST_CELLS = 4
 # surroundings once most of them is noise: at 0.7 T those cells must come from what the model knows of the pool, at
 # 0.1 T they are still readable in the input. In pixel space at 0.7 T nothing of a faint defect is left to be missed.
 # Maps, because crops are worse on steel: boxes against background AUROC 0.68, maps 0.78 (docs/difficulty.md).
-# alpha and beta of Eq. 7: E alone, because V of a model fitted on the pool hardly repeats between draws, and is chance in
+# alpha and beta of Eq. 7: E alone, because V of a model fitted on the pool hardly repeats between draws, is chance in
 # pixel space, and costs more than it gives (the same page).
 SCORE_DEFAULTS: dict[str, dict[str, Any]] = {
     "features": {"t": 0.7, "reduce": "max", "regions": "maps", "alpha": 1.0, "beta": 0.0},
