@@ -7,7 +7,6 @@ kept is checked against the database at every use, so it is never older than the
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -54,8 +53,8 @@ def of(dataset: Any, run_key: str | None = None) -> Live:
             _kept.move_to_end(place)
             return found
     table = found.state.table if found is not None and found.record.run_dir == info.config.run_dir else None
-    table = table or pool_cache.load(Path(info.config.run_dir))
-    out = Live(info.key, info.config, rounds.load_state(root, info.config, info.config.label_field, table), mark)
+    read = pool_cache.load if table is None else lambda folder: table
+    out = Live(info.key, info.config, rounds.load_state(root, info.config, info.config.label_field, read), mark)
     with _lock:
         _kept.pop(place, None)
         if settled:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,17 +154,24 @@ class State:
     notes: list[str]
 
 
-def load_state(dataset: fo.Dataset, record: Any, label_field: str, table: rankings.PoolTable | None = None) -> State:
-    """Read a scoring's run folder (or take its ``table``, if that is at hand) and the dataset's labels of now.
+def load_state(
+    dataset: fo.Dataset,
+    record: Any,
+    label_field: str,
+    read: Callable[[Path], rankings.PoolTable] = rankings.load_pool,
+) -> State:
+    """Read a scoring's run folder, by ``read``, and the dataset's labels of now.
 
     Raises:
         ValueError: the run folder is gone or unusable.
     """
     folder = run_folder(record)
     graph = graph_of(record)
-    table = table or rankings.load_pool(folder)
-    here = bulk.ids(dataset)
-    labeled = pool.labeled_ids(dataset, label_field, record.labeled_tag)
+    with ThreadPoolExecutor() as aside:  # MongoDB answers both while the columns are read
+        ids = aside.submit(bulk.ids, dataset)
+        known = aside.submit(pool.labeled_ids, dataset, label_field, record.labeled_tag)
+        table = read(folder)
+        here, labeled = ids.result(), known.result()
     counts, notes = count(dataset, record, label_field, sorted(labeled), lambda: table)
     chosen = in_rounds(dataset)
     taken = labeled | chosen
