@@ -68,7 +68,7 @@ class GsalParams:
     names an ablation switch or a placebo of METHOD.md section 5, or a baseline;
     ``seed`` acts in "random" and the placebos;
     ``shrink`` is how many images (or proposals) of a concept weigh as much as the pool in ``normalize="concept"``;
-    ``correct="size_texture"`` takes out of E and V what box area and local contrast explain (``gsal_fo.correction``).
+    ``correct="size_texture"`` takes from E and V what box area and local contrast explain (``acquisition.correction``).
     """
 
     alpha: float = 0.5
@@ -140,7 +140,7 @@ class DiffusionConfig:
     of T), ``reduce``, ``regions``, ``crop_size`` (pixels) or ``screen`` means the model's own default: 0.4, "mean",
     "crops", 256, 1 unless its folder says otherwise. ``steps`` > 1 denoises with that many DDIM steps down to 0.
     ``screen`` in (0, 1]: share of the images whose crops are scored one by one; those of the rest are estimated from
-    the images' maps (``gsal_fo.screening``), and 1 is the literal method. ``vae``: folder or hub
+    the images' maps (``gsal_fo.acquisition.screening``), and 1 is the literal method. ``vae``: folder or hub
     id of an autoencoder in place of the model's own, such as a tiny one. ``precision``: "bf16" halves memory and is
     faster on GPUs and CPUs with bfloat16 units. ``channels_last``, ``attention_slicing`` (less memory, slower) and
     ``compile`` (long runs on a GPU) change no score beyond rounding."""
@@ -196,7 +196,7 @@ class DiffusionConfig:
 @dataclass(frozen=True)
 class ConceptConfig:
     """Concept assignment (METHOD.md section 2). ``assign`` "auto" takes CLIP or prototypes, as the labeled crops speak
-    for (``gsal_fo.choosing``); the run record says which and why. ``clip``: "embedded", an open_clip model name, or a
+    for (`concepts.auto_assign`); the run record says which and why. ``clip``: "embedded", an open_clip model name, or a
     local folder or checkpoint (``pretrained`` names the tag or file). ``encoder``: what embeds crops for
     ``assign="prototypes"``; None means the CLIP model's image tower. ``pad``: share of the box size added around a
     crop. ``floor``: lowest posterior that still counts as a match for ``assign="detector"``."""

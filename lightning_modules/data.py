@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from gsal_fo.boxes import padded, xywh_rel_to_xyxy_px
-from gsal_fo.shards import table_rows
+from gsal_fo.run_folder.shards import table_rows
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 DEEP_RANGE = (0.1, 99.9)  # percentiles mapped to 0 and 255: one hot pixel must not darken a 16-bit scan

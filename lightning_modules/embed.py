@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from lightning_modules import worker
-from lightning_modules.clip import CropEmbedder, CropLoader
 from lightning_modules.data import RowChunks
 from lightning_modules.nets import load_clip
 from lightning_modules.progress import Reporter
+from lightning_modules.stages.embeddings import CropEmbedder, CropLoader
 
 BATCH = 64
 

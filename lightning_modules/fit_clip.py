@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from gsal_fo.boxes import iou
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.similarity import BACKGROUND, assign_clip, background_embeddings, text_embeddings
-from gsal_fo.synthetic import CLASSES, RARE, TEXTURES, Slice, render
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.similarity import BACKGROUND, assign_clip, background_embeddings, text_embeddings
+from gsal_fo.synthetic.thin_film import CLASSES, RARE, TEXTURES, Slice, render
 from lightning_modules.data import crops, to_float
 from lightning_modules.nets import Clip, load_clip
 

@@ -15,20 +15,26 @@ from typing import Any
 
 import torch
 
-from gsal_fo import shards
-from gsal_fo.assignment import assign_run, labeled_to_embed
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.screening import finish_run, screen_run
+from gsal_fo.concepts.assignment import assign_run, labeled_to_embed
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import ScoreConfig, default_params, digest, from_dict, to_dict
-from gsal_fo.screening import finish_run, screen_run
-from lightning_modules import detector as detectors
+from gsal_fo.run_folder import shards
 from lightning_modules import worker
 from lightning_modules.cache import StatisticsCache
-from lightning_modules.choice import decide, prototype_encoder
-from lightning_modules.clip import CropEmbedder, CropLoader
-from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve, scorer_digest, statistics_digest
+from lightning_modules.detectors import faster_rcnn as detectors
 from lightning_modules.nets import load_clip, load_denoiser
 from lightning_modules.progress import Reporter
-from lightning_modules.stages import Run, everyone, is_good, is_pool, summed
+from lightning_modules.stages.difficulty import (
+    DifficultyLoader,
+    DiffusionScorer,
+    resolve,
+    scorer_digest,
+    statistics_digest,
+)
+from lightning_modules.stages.embeddings import CropEmbedder, CropLoader
+from lightning_modules.stages.run import Run, everyone, is_good, is_pool, summed
+from lightning_modules.stages.trial import decide, prototype_encoder
 
 
 class Chosen:

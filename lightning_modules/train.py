@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gsal_fo.boxes import xywh_rel_to_xyxy_px
 from gsal_fo.config import TrainConfig, from_dict, to_dict
-from gsal_fo.shards import ShardError, table_rows
+from gsal_fo.run_folder.shards import ShardError, table_rows
 from lightning_modules import worker
 from lightning_modules.data import ImageError, is_labeled, read_image
-from lightning_modules.detector import SMALLEST_BOX_PX, DetectorTrainer, build, save
+from lightning_modules.detectors.faster_rcnn import SMALLEST_BOX_PX, DetectorTrainer, build, save
 from lightning_modules.progress import Reporter
 
 SMALL_SIZES = (192, 416)  # the small detector's short side follows the images' within these bounds, in pixels

@@ -15,7 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from gsal_fo.shards import ShardError, read_json
+from gsal_fo.run_folder.shards import ShardError, read_json
 from lightning_modules.progress import Reporter
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from gsal_fo.shards import write_part
+from gsal_fo.run_folder.shards import write_part
 
 PART_ROWS = int(os.environ.get("GSAL_PART_ROWS", "512"))  # smaller parts lose less to a kill and cost more files
 PART_SECONDS = 10.0

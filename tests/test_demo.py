@@ -10,8 +10,8 @@ import fiftyone as fo
 import pytest
 
 from gsal_fo import cli
-from gsal_fo.fo.demo import DATASET, DemoConfig, run_demo
-from gsal_fo.synthetic import RARE
+from gsal_fo.fo.demo.demo import DATASET, DemoConfig, run_demo
+from gsal_fo.synthetic.thin_film import RARE
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from gsal_fo import cli, doctor
+from gsal_fo import cli
+from gsal_fo.commands import checks as doctor
 
 
 def test_a_working_installation_has_nothing_broken(capsys):

@@ -64,9 +64,9 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("gsal_fo/ranking.py", "import fiftyone as fo"),
-        ("gsal_fo/ranking.py", "def f():\n    from pytorch_lightning import Trainer"),
-        ("gsal_fo/ranking.py", "from .fo import fields"),
+        ("gsal_fo/acquisition/ranking.py", "import fiftyone as fo"),
+        ("gsal_fo/acquisition/ranking.py", "def f():\n    from pytorch_lightning import Trainer"),
+        ("gsal_fo/acquisition/ranking.py", "from ..fo import fields"),
         ("gsal_fo/cli.py", "from gsal_fo.fo import score"),
         ("gsal_fo/fo/rounds.py", "from lightning_modules import score"),
         ("gsal_fo/fo/rounds.py", "import torch"),

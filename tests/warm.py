@@ -17,7 +17,7 @@ from typing import IO
 
 import pytest
 
-from gsal_fo import process
+from gsal_fo.worker import process
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([f"lightning_modules.{name}" for name in ("score", "train", "fit_diffusion", "embed")])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from gsal_fo.acquisition import Difficulty, fused_score
+from gsal_fo.acquisition.strategies.gsal.scores import Difficulty, fused_score
 from gsal_fo.config import GsalParams
 
 

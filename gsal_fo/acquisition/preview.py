@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.acquisition import best_first
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.picking import entropy_scores, random_scores
-from gsal_fo.pool_table import PoolTable
-from gsal_fo.ranking import Ranking, pick
+from gsal_fo.acquisition.picking import entropy_scores, random_scores
+from gsal_fo.acquisition.ranking import Ranking, pick
+from gsal_fo.acquisition.strategies.gsal.scores import best_first
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.run_folder.pool_columns import PoolTable
 
 UNITS = ("images", "boxes", "minutes")
 DRAWN = ("detector", "field")  # sources whose proposals are guesses of boxes; windows and whole images are not

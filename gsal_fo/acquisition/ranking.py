@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.acquisition import Difficulty, Scores, best_first, difficulty, fuse
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.picking import check_budget, entropy_scores, greedy, quotas, random_scores
+from gsal_fo.acquisition.strategies.gsal.rationale import concept_facts, sentence
+from gsal_fo.acquisition.strategies.gsal.scores import Difficulty, Scores, best_first, difficulty, fuse
+from gsal_fo.acquisition.strategies.placebo import noise_difficulty, shuffled_graph
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
-from gsal_fo.picking import check_budget, entropy_scores, greedy, quotas, random_scores
-from gsal_fo.placebo import noise_difficulty, shuffled_graph
-from gsal_fo.pool_table import PoolTable, load_pool
-from gsal_fo.rationale import concept_facts, sentence
+from gsal_fo.run_folder.pool_columns import PoolTable, load_pool
 
 __all__ = ["PoolTable", "Ranking", "load_pool", "pick", "rank"]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from gsal_fo.picking import check_budget
-from gsal_fo.ranking import Ranking, rank
+from gsal_fo.acquisition.picking import check_budget
+from gsal_fo.acquisition.ranking import Ranking, rank
 
 
 def best_left(ranking: Ranking, rows: Sequence[int]) -> int | None:

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gsal_fo import shards
-from gsal_fo.acquisition import best_first
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.ranking import rank
+from gsal_fo.acquisition.strategies.gsal.scores import best_first
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
-from gsal_fo.pool_table import PoolTable, load_pool
-from gsal_fo.ranking import rank
-from gsal_fo.shards import ShardError
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.pool_columns import PoolTable, load_pool
+from gsal_fo.run_folder.shards import ShardError
 
 DRAWN = 0.2  # of the chosen images are drawn at random
 FEWEST_DRAWN = 2

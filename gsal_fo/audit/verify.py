@@ -12,9 +12,9 @@ import numpy as np
 
 import gsal_fo
 from gsal_fo import config as cfg
-from gsal_fo import ledger
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.ranking import PoolTable, Ranking, load_pool, pick, rank
+from gsal_fo.acquisition.ranking import PoolTable, Ranking, load_pool, pick, rank
+from gsal_fo.audit import ledger
+from gsal_fo.concepts.graph import ConceptGraph
 
 SCORE_TOLERANCE = 1e-9  # of a recomputed score: other machines add in another order
 

@@ -35,7 +35,7 @@ def verify(args: argparse.Namespace) -> Result:
 
 
 def report(args: argparse.Namespace) -> Result:
-    from gsal_fo import audit_page
+    from gsal_fo.pages import audit_page
 
     found = _verified(args)
     if len(found) > 1:
@@ -58,7 +58,7 @@ def _verified(args: argparse.Namespace) -> dict[Path, list[str]]:
     if (args.dataset is None) == (args.run_dir is None):
         raise ValueError("give a dataset or --run-dir, and not both")
     if args.run_dir is not None:
-        from gsal_fo.audit import verify as verify_run
+        from gsal_fo.audit.verify import verify as verify_run
 
         return {args.run_dir: verify_run(args.run_dir)}
     from gsal_fo.fo import auditing

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.bars import Bars
 from gsal_fo.commands import Result
+from gsal_fo.worker.bars import Bars
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    from gsal_fo.fo.demo import DemoConfig, open_app, run_demo, sentences
+    from gsal_fo.fo.demo.demo import DemoConfig, open_app, run_demo, sentences
 
     names = ("out", "seed", "images", "budget", "rounds", "steps")
     config = DemoConfig(**{name: getattr(args, name) for name in names})

@@ -13,7 +13,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    from gsal_fo.doctor import examine, report
+    from gsal_fo.commands.checks import examine, report
 
     checks = examine()
     broken = [c.name for c in checks if c.state == "broken"]

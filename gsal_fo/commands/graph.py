@@ -21,7 +21,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> Result:
-    from gsal_fo.concepts import ConceptGraph
+    from gsal_fo.concepts.graph import ConceptGraph
 
     graph = ConceptGraph.load(args.file)
     data = {
@@ -37,13 +37,13 @@ def check(args: argparse.Namespace) -> Result:
 
 
 def show(args: argparse.Namespace) -> Result:
-    from gsal_fo.concepts import ConceptGraph
+    from gsal_fo.concepts.graph import ConceptGraph
 
     graph = ConceptGraph.load(args.file)
     if args.counts and not args.html:
         raise ValueError("--counts colors the picture of --html FILE; give both")
     if args.html:
-        from gsal_fo import graph_page
+        from gsal_fo.pages import graph_page
 
         counts = graph_page.read_counts(args.counts) if args.counts else None
         out = graph_page.write(graph, args.html, counts)

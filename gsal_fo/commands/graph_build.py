@@ -43,8 +43,9 @@ def add(actions: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def build(args: argparse.Namespace) -> Result:
-    from gsal_fo import graph_building, graph_file
-    from gsal_fo.bars import Bars
+    from gsal_fo.concepts.build import building
+    from gsal_fo.concepts.build import file as graph_file
+    from gsal_fo.worker.bars import Bars
 
     if args.run_ref:
         return _pool(args)
@@ -66,7 +67,7 @@ def build(args: argparse.Namespace) -> Result:
             notes.append(text)
             bars.say(text)
 
-        made = graph_building.from_labels(
+        made = building.from_labels(
             labels,
             args.out,
             force=args.force,
@@ -93,8 +94,9 @@ def build(args: argparse.Namespace) -> Result:
 
 
 def _pool(args: argparse.Namespace) -> Result:
-    from gsal_fo import candidates_page, graph_building
-    from gsal_fo.bars import Bars
+    from gsal_fo.concepts.build import building
+    from gsal_fo.pages import candidates_page
+    from gsal_fo.worker.bars import Bars
 
     if args.labels or args.llm_url or args.llm_model:
         raise ValueError("--run searches a pool and takes neither --labels nor a language model; leave them out")
@@ -105,7 +107,7 @@ def _pool(args: argparse.Namespace) -> Result:
 
         run = run_folder(open_samples(args.dataset), args.run_ref)
     with Bars() as bars:
-        made = graph_building.from_pool(
+        made = building.from_pool(
             run,
             args.page,
             add=args.add,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.bars import Bars
 from gsal_fo.commands import Result
+from gsal_fo.worker.bars import Bars
 
 FORMATS = ("coco", "yolo", "voc", "cvat", "labelstudio", "fiftyone")
 FLOOR = 0.3

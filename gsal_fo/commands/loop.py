@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from gsal_fo import config
-from gsal_fo.bars import Bars
 from gsal_fo.commands import Result, add_settings, given
 from gsal_fo.fit_settings import FitSettings
+from gsal_fo.worker.bars import Bars
 
 ENCODERS = "embedded, torchvision:MODEL, timm:MODEL, open_clip:MODEL:TAG, detector:FOLDER, mobilenet_v2:FILE"
 STAGES = ("detector", "diffusion", "concepts", "train")

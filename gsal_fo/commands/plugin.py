@@ -8,8 +8,8 @@ from gsal_fo.commands import Result
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    plugin = commands.add_parser("plugin", help="install the FiftyOne plugin, or print where it is")
-    actions = plugin.add_subparsers(dest="action", required=True, metavar="ACTION")
+    plugin_folder = commands.add_parser("plugin", help="install the FiftyOne plugin, or print where it is")
+    actions = plugin_folder.add_subparsers(dest="action", required=True, metavar="ACTION")
     install = actions.add_parser("install", parents=[shared], help="link the plugin into FiftyOne's plugin folder")
     install.add_argument("--plugins-dir", type=Path, help="default: FiftyOne's own setting (FIFTYONE_PLUGINS_DIR)")
     install.set_defaults(run=run_install)
@@ -17,15 +17,15 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run_install(args: argparse.Namespace) -> Result:
-    from gsal_fo.fo import plugin
+    from gsal_fo.fo.app import plugin_folder
 
-    place = plugin.install(args.plugins_dir)
+    place = plugin_folder.install(args.plugins_dir)
     return Result(
-        {"plugin": str(place), "source": str(plugin.source())}, f"{place} is in place; restart the App to see it"
+        {"plugin": str(place), "source": str(plugin_folder.source())}, f"{place} is in place; restart the App to see it"
     )
 
 
 def run_path(args: argparse.Namespace) -> Result:
-    from gsal_fo.fo import plugin
+    from gsal_fo.fo.app import plugin_folder
 
-    return Result({"source": str(plugin.source())}, str(plugin.source()))
+    return Result({"source": str(plugin_folder.source())}, str(plugin_folder.source()))

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from gsal_fo import shards
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.config import ConceptConfig, digest
-from gsal_fo.similarity import (
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.similarity import (
     UNMATCHED,
     Assignment,
     Prototypes,
@@ -21,6 +19,8 @@ from gsal_fo.similarity import (
     background_embeddings,
     text_embeddings,
 )
+from gsal_fo.config import ConceptConfig, digest
+from gsal_fo.run_folder import shards
 
 EncodeText = Callable[[list[str]], Any]
 ROWS = 4096  # rows per assignment part

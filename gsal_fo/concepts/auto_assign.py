@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.similarity import assign_clip, unit
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.similarity import assign_clip, unit
 
 CONFIDENCE = 0.95  # of the one-sided sign tests
 TRIAL_IMAGES = 500  # labeled images that take part at most: 500 tell apart what matters

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
 
 BACKGROUND = -1  # the crop abstains: a background prompt fits it best, or it has no usable embedding
 UNMATCHED = -2  # like no concept that has labels

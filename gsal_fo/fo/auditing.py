@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from gsal_fo import audit
-from gsal_fo.fo import pool, runs
+from gsal_fo.audit import verify as audit
+from gsal_fo.fo import runs
+from gsal_fo.fo.dataset import pool
 
 
 def verify(samples: Any, *, run_key: str | None = None) -> dict[Path, list[str]]:

@@ -5,9 +5,12 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo import audit, ledger, ranking
 from gsal_fo import config as cfg
-from gsal_fo.fo import folders, pool, progress, rounds, runs, states, views, writing
+from gsal_fo.acquisition import ranking
+from gsal_fo.audit import ledger, verify
+from gsal_fo.fo import progress, rounds, runs, states, writing
+from gsal_fo.fo.app import views
+from gsal_fo.fo.dataset import folders, pool
 
 
 def cancel(samples: Any, *, round: int | None = None, on_event: progress.OnEvent | None = None) -> dict[str, Any]:
@@ -47,8 +50,8 @@ def _cancel(dataset: fo.Dataset, number: int | None, tell: progress.OnEvent) -> 
     if mark and config.score_run in runs.score_keys(dataset):
         run = Path(runs.load(dataset, config.score_run).config.run_dir)
         # The entry comes first: should the rest be cut short, cancelling again takes it to its end.
-        if run.is_dir() and not audit.is_cancelled(run, mark):
-            ledger.append(run, audit.cancellation(mark, dataset=dataset.name, round=number, tag=config.tag))
+        if run.is_dir() and not verify.is_cancelled(run, mark):
+            ledger.append(run, verify.cancellation(mark, dataset=dataset.name, round=number, tag=config.tag))
     dataset.delete_run(key)
     view = views.OURS + "latest round"
     if dataset.has_saved_view(view):

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from gsal_fo import graph_building, graph_file
-from gsal_fo.fo import pool, runs
+from gsal_fo.concepts.build import building
+from gsal_fo.concepts.build import file as graph_file
+from gsal_fo.fo import runs
+from gsal_fo.fo.dataset import pool
 
 
 def label_names(samples: Any, label_field: str = "ground_truth") -> list[str]:
@@ -26,23 +28,23 @@ def run_folder(samples: Any, run_key: str | None = None) -> Path:
 
 def build_concepts(
     samples: Any, out: str | Path, *, label_field: str = "ground_truth", **settings: Any
-) -> graph_building.Built:
+) -> building.Built:
     """Draft a concept graph of a dataset's labels and write it to ``out`` (YAML); ``settings`` are those of
     `gsal_fo.graph_building.from_labels`.
 
     Raises:
         ValueError: field, labels, settings or file cannot be used; nothing was written.
     """
-    return graph_building.from_labels(label_names(samples, label_field), Path(out), **settings)
+    return building.from_labels(label_names(samples, label_field), Path(out), **settings)
 
 
 def propose_concepts(
     samples: Any, page: str | Path, *, run_key: str | None = None, **settings: Any
-) -> graph_building.Proposed:
+) -> building.Proposed:
     """Show what a scored pool holds beyond the graph, and add candidates on request; ``settings`` are those of
     `gsal_fo.graph_building.from_pool`.
 
     Raises:
         ValueError: no such scoring, or settings or files cannot be used.
     """
-    return graph_building.from_pool(run_folder(samples, run_key), Path(page), **settings)
+    return building.from_pool(run_folder(samples, run_key), Path(page), **settings)

@@ -13,9 +13,9 @@ import fiftyone as fo
 import numpy as np
 from bson import ObjectId
 
-from gsal_fo.fo import fields
-from gsal_fo.ranking import Ranking
-from gsal_fo.similarity import UNMATCHED
+from gsal_fo.acquisition.ranking import Ranking
+from gsal_fo.concepts.similarity import UNMATCHED
+from gsal_fo.fo.dataset import fields
 
 
 def number(value: Any) -> float | None:

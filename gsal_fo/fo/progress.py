@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
-from gsal_fo.bars import Bars
+from gsal_fo.worker.bars import Bars
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]

@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import gsal_fo
-from gsal_fo import audit, ledger
 from gsal_fo import config as cfg
-from gsal_fo import ranking as rankings
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import bulk, fields, folders, labels, pool, progress, runs, sidebar, states, writing
+from gsal_fo.acquisition import ranking as rankings
+from gsal_fo.audit import ledger, verify
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.fo import progress, runs, states, writing
+from gsal_fo.fo.app import sidebar
+from gsal_fo.fo.dataset import bulk, fields, folders, labels, pool
 
 MISSING = "the file is missing"
 
@@ -98,7 +100,7 @@ def _select(
     run = Path(record.run_dir)
     about = {"dataset": dataset.name, "round": number, "tag": tag, "score_run": info.key, "budget": budget}
     about["digests"] = dict(record.digests)
-    head = ledger.append(run, audit.entry_of(run, state.graph, ranking, rows, **about))
+    head = ledger.append(run, verify.entry_of(run, state.graph, ranking, rows, **about))
     config = runs.GSALSelectRunConfig(
         fields=list(fields.SELECT_FIELDS),
         tag=tag,

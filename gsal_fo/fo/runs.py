@@ -10,7 +10,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.runs as fos
 
-from gsal_fo.fo import fields
+from gsal_fo.fo.dataset import fields
 
 SCORE, SELECT = "gsal_score", "gsal_select"  # the runs' methods
 

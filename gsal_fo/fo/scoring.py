@@ -13,11 +13,13 @@ import fiftyone as fo
 
 import gsal_fo
 from gsal_fo import config as cfg
-from gsal_fo import pool_cache, shards
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import fields, folders, labels, pool, progress, runs, training, writing
-from gsal_fo.process import run_worker
-from gsal_fo.ranking import load_pool, rank
+from gsal_fo.acquisition.ranking import load_pool, rank
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.fo import progress, runs, training, writing
+from gsal_fo.fo.dataset import fields, folders, labels, pool
+from gsal_fo.run_folder import cache as pool_cache
+from gsal_fo.run_folder import shards
+from gsal_fo.worker.process import run_worker
 
 GRID = "grid"
 WORKER = "lightning_modules.score"

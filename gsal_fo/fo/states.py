@@ -5,7 +5,8 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import fields, pool, runs
+from gsal_fo.fo import runs
+from gsal_fo.fo.dataset import fields, pool
 
 PICKED, SENT, LABELED = STATES = ("picked", "sent", "labeled")
 

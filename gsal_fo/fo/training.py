@@ -8,8 +8,9 @@ from typing import Any
 
 from gsal_fo import config as cfg
 from gsal_fo.fit_settings import FitSettings
-from gsal_fo.fo import folders, pool, progress
-from gsal_fo.process import run_worker
+from gsal_fo.fo import progress
+from gsal_fo.fo.dataset import folders, pool
+from gsal_fo.worker.process import run_worker
 
 WORKER, FIT_WORKER = "lightning_modules.train", "lightning_modules.fit_diffusion"
 

@@ -5,8 +5,9 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 
-from gsal_fo import embeddings
-from gsal_fo.fo import pool, rounds, runs
+from gsal_fo.fo import rounds, runs
+from gsal_fo.fo.dataset import pool
+from gsal_fo.run_folder import embeddings
 
 IMAGES, PROPOSALS = "images", "proposals"
 LIMIT = 20_000  # images: UMAP of 100,000 crops takes minutes and a few GiB

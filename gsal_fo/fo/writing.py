@@ -7,10 +7,12 @@ from typing import Any
 import fiftyone as fo
 from PIL import Image
 
-from gsal_fo import error_maps, shards
-from gsal_fo.fo import bulk, fields, progress, runs, sidebar
+from gsal_fo.acquisition.ranking import Ranking
+from gsal_fo.fo import progress, runs
+from gsal_fo.fo.app import sidebar
+from gsal_fo.fo.dataset import bulk, fields
 from gsal_fo.fo.documents import Documents, heatmap, number
-from gsal_fo.ranking import Ranking
+from gsal_fo.run_folder import error_maps, shards
 
 CHUNK = 2000  # samples per bulk write: about 10 MB of boxes
 MAP_SIZE = 256  # pixels of a map's longer side: the App stretches a map of a few cells into hard blocks

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from gsal_fo import audit, error_maps, ledger, shards
-from gsal_fo.pictures import CROP, SIDE, cut, inline, rect
-from gsal_fo.ranking import Ranking
-from gsal_fo.runner_up import best_left, reason
+from gsal_fo.acquisition.ranking import Ranking
+from gsal_fo.acquisition.runner_up import best_left, reason
+from gsal_fo.audit import ledger, verify
+from gsal_fo.pages.pictures import CROP, SIDE, cut, inline, rect
+from gsal_fo.run_folder import error_maps, shards
 
 
 def write(out: Path, run: Path, problems: Sequence[str], *, tags: Iterable[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def _round(
         by = f"{gone.get('who')}, {gone.get('when')}, gsal-fo {gone.get('code')}"
         yield f'<p class="bad">This round was cancelled later, by {escape(by)}.</p>'
     try:
-        ranking, rows = audit.derive(run, entry)
+        ranking, rows = verify.derive(run, entry)
     except (KeyError, TypeError, ValueError) as error:
         yield f'<p class="bad">The picks cannot be derived again: {escape(str(error))}.</p>'
         return

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from gsal_fo.graph_candidates import Candidate, Crop, Found
-from gsal_fo.pictures import CROP, cut, inline
+from gsal_fo.concepts.build.candidates import Candidate, Crop, Found
+from gsal_fo.pages.pictures import CROP, cut, inline
 
 LABEL_PX = 18  # height of a candidate's line on the sheet
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gsal_fo.pictures import cut, inline
+from gsal_fo.pages.pictures import cut, inline
 
 SIDE = 120  # pixels of a crop's longer side
 COLUMNS = 5

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
 
 COLUMN = {"coarse": 0.0, "fine": 1.0, "abstract": 2.0}
 ROW_PX = 24  # height of a label

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.graph_page import TITLES, positions
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.pages.graph_page import TITLES, positions
 
 RARE, COMMON, QUIET = "#f08c5a", "#499cef", "rgba(140,140,150,0.35)"
 SETS = {"labeled": "#9aa0aa", "pool": "#499cef", "picks": "#f08c5a"}

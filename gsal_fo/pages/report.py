@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from gsal_fo.graph_page import TITLES
-from gsal_fo.pictures import CROP, SIDE, cut, inline, rect
+from gsal_fo.pages.graph_page import TITLES
+from gsal_fo.pages.pictures import CROP, SIDE, cut, inline, rect
 
 COLORS = {"gsal": "#2f5bea", "entropy": "#e8912d", "random": "#9aa3b2"}
 NAMES = {"gsal": "GSAL", "entropy": "detector entropy", "random": "random (mean of draws)"}

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from gsal_fo import shards
 from gsal_fo.config import digest
-from gsal_fo.pool_table import PoolTable, load_pool
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.pool_columns import PoolTable, load_pool
 
 COLUMNS, VECTORS = "columns.npz", "image_vectors.npy"
 READ = ("proposals", "difficulty", "assignment")  # the stages that ``load_pool`` reads

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gsal_fo import shards
+from gsal_fo.run_folder import shards
 
 
 @dataclass(frozen=True)

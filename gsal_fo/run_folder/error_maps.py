@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gsal_fo import shards
+from gsal_fo.run_folder import shards
 
 BLACK, WHITE = 0.98, 0.995  # quantiles: of a map's cells that stay black, of the maps' maxima that are not yet white
 

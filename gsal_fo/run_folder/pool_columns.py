@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gsal_fo.shards import ShardError, parts
+from gsal_fo.run_folder.shards import ShardError, parts
 
 FOREGROUND_FLOOR = (
     0.05  # a proposal that is background with more certainty than this leaves takes no part in the entropy

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gsal_fo import shards
-from gsal_fo.process import run_worker
+from gsal_fo.run_folder import shards
+from gsal_fo.worker.process import run_worker
 
 WORKER = "lightning_modules.embed"
 OnEvent = Callable[[dict[str, Any]], None]

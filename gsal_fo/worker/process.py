@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import psutil
 
-PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 GRACE_S = 5.0  # torchrun needs a moment to end its own children after SIGTERM
 
 

@@ -22,9 +22,9 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.rpn import AnchorGenerator, concat_box_prediction_layers
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, nms
 
+from gsal_fo.acquisition.correction import local_contrast
 from gsal_fo.boxes import WHOLE_IMAGE, window_grid, xyxy_px_to_xywh_rel
 from gsal_fo.config import DetectorConfig, TrainConfig
-from gsal_fo.correction import local_contrast
 from lightning_modules.data import groups, read_image, resized, to_float
 from lightning_modules.nets import Encoder, load_encoder, untrained
 

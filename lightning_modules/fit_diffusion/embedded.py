@@ -12,7 +12,7 @@ import yaml
 
 from gsal_fo.config import from_dict, to_dict
 from gsal_fo.fit_settings import FitSettings
-from gsal_fo.synthetic import RARE, plan, render_planned
+from gsal_fo.synthetic.thin_film import RARE, plan, render_planned
 from lightning_modules.data import resized
 from lightning_modules.fit_diffusion.fitting import fit
 from lightning_modules.fit_diffusion.latents import collect

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from gsal_fo.shards import ShardError
+from gsal_fo.run_folder.shards import ShardError
 from lightning_modules.fit_diffusion.latents import Latents
 from lightning_modules.fit_diffusion.sheets import draw_curve, draw_sheet
 from lightning_modules.fit_diffusion.spaces import Coder

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gsal_fo.fit_settings import FitSettings
-from gsal_fo.shards import ShardError, read_json, write_json
+from gsal_fo.run_folder.shards import ShardError, read_json, write_json
 from lightning_modules.fit_diffusion.spaces import FEWEST, Coder, choose_axes, project, raw_latents
 
 BATCH = 16

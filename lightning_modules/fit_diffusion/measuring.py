@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from gsal_fo.acquisition.normalize import z_score
 from gsal_fo.diffusion import reduce_map, region_statistics
-from gsal_fo.normalize import z_score
-from gsal_fo.synthetic import RARE
+from gsal_fo.synthetic.thin_film import RARE
 from lightning_modules.data import resized
 from lightning_modules.fit_diffusion.sheets import error_maps
 from lightning_modules.nets import Denoiser

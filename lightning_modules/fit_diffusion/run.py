@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gsal_fo.config import from_dict
 from gsal_fo.fit_settings import FitSettings
-from gsal_fo.shards import ShardError, table_rows
+from gsal_fo.run_folder.shards import ShardError, table_rows
 from lightning_modules import worker
 from lightning_modules.data import ImageError, read_image, resized
 from lightning_modules.fit_diffusion.fitting import fit

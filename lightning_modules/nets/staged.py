@@ -188,9 +188,9 @@ def _timm_features(timm: Any, name: str, pretrained: bool, overlay: dict[str, An
 
 def load_detector(folder: Path) -> Encoder:
     """The feature pyramid of a folder that ``gsal train`` wrote, as the detector itself computes it."""
-    from lightning_modules import detector  # it needs encoders itself
+    from lightning_modules.detectors import faster_rcnn  # it needs encoders itself
 
-    model, facts = detector.load(folder)
+    model, facts = faster_rcnn.load(folder)
     scale: Any = model.transform
     return StagedEncoder(
         DetectorMaps(model.backbone).eval(),

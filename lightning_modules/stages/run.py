@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 
-from gsal_fo import shards
 from gsal_fo.config import ScoreConfig
-from gsal_fo.shards import ShardError
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.shards import ShardError
 from lightning_modules import worker
 from lightning_modules.data import Loader, RowChunks, chunk_loader, is_labeled
 from lightning_modules.progress import Reporter

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from gsal_fo import shards
-from gsal_fo.choosing import Choice, choose, cold_start, trial_images
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.auto_assign import Choice, choose, cold_start, trial_images
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.similarity import background_embeddings, text_embeddings
 from gsal_fo.config import ConceptConfig, digest
-from gsal_fo.similarity import background_embeddings, text_embeddings
-from lightning_modules.clip import CropEmbedder, CropLoader
+from gsal_fo.run_folder import shards
 from lightning_modules.nets import Clip, Encoder, load_clip, load_encoder
+from lightning_modules.stages.embeddings import CropEmbedder, CropLoader
 
 
 class InTrial:

@@ -4,7 +4,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo import forms
+from gsal_fo.fo.app import forms
 
 from .shared import answer, outputs, warn
 

@@ -54,7 +54,7 @@ def real(name: str, limit: int, seed: int) -> list[Item]:
 def synthetic(limit: int, seed: int) -> list[Item]:
     """Slices of the thin-film generator, those without a defect left out."""
     from gsal_fo.boxes import xywh_px_to_xywh_rel
-    from gsal_fo.synthetic import plan, render_planned
+    from gsal_fo.synthetic.thin_film import plan, render_planned
 
     out = []
     for index, wanted in enumerate(plan(limit, seed)):
@@ -107,8 +107,8 @@ def prototypes(
     clip: tuple[Any, np.ndarray, np.ndarray, Any],
 ) -> dict[str, Any]:
     """Mean over draws of labeled images; ``clip``: graph, crops by CLIP, texts and background, for ``auto``."""
-    from gsal_fo.choosing import choose
-    from gsal_fo.similarity import Prototypes, assign_clip
+    from gsal_fo.concepts.auto_assign import choose
+    from gsal_fo.concepts.similarity import Prototypes, assign_clip
 
     owner = np.repeat(np.arange(len(items)), [len(labels) for _, _, labels in items])
     truth = np.array([label for _, _, labels in items for label in labels])
@@ -140,11 +140,11 @@ def detector(items: list[Item], graph: Any, rare: list[str], *, backbone: str, s
     import torch
     from PIL import Image
 
-    from gsal_fo import shards
+    from gsal_fo.concepts.similarity import assign_detector
     from gsal_fo.config import ConceptConfig, TrainConfig, to_dict
-    from gsal_fo.process import run_worker
-    from gsal_fo.similarity import assign_detector
-    from lightning_modules import detector as detectors
+    from gsal_fo.run_folder import shards
+    from gsal_fo.worker.process import run_worker
+    from lightning_modules.detectors import faster_rcnn as detectors
 
     labeled = set(chosen(0, len(items), 0.1).tolist())
     with tempfile.TemporaryDirectory() as place:
@@ -188,8 +188,8 @@ def posteriors(model: Any, pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def measure(name: str, limit: int, draws: int, seed: int, detector_steps: int) -> dict[str, Any]:
     import torch
 
-    from gsal_fo.concepts import ConceptGraph
-    from gsal_fo.similarity import assign_clip, background_embeddings, text_embeddings
+    from gsal_fo.concepts.graph import ConceptGraph
+    from gsal_fo.concepts.similarity import assign_clip, background_embeddings, text_embeddings
     from lightning_modules.nets import load_clip, load_encoder
 
     items = synthetic(limit, seed) if name == "synthetic" else real(name, limit, seed)

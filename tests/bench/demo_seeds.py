@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> None:
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")  # they would stand in the table
-    from gsal_fo.bars import Bars
-    from gsal_fo.fo.demo import DemoConfig, run_demo
+    from gsal_fo.fo.demo.demo import DemoConfig, run_demo
+    from gsal_fo.worker.bars import Bars
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "seeds")

@@ -91,8 +91,8 @@ def score(folder: Path, precision: str, crops: int, draws: int) -> None:
     import torch
 
     from gsal_fo.config import DiffusionConfig
-    from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve
     from lightning_modules.nets import load_denoiser
+    from lightning_modules.stages.difficulty import DifficultyLoader, DiffusionScorer, resolve
     from tests.modules.helpers import write_images
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

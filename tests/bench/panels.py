@@ -38,9 +38,9 @@ def make(folder: Path, name: str, images: int, proposals: int, *, fields: bool) 
     from writing import rename
 
     from gsal_fo import config as cfg
-    from gsal_fo import pool_cache, shards
+    from gsal_fo.acquisition.ranking import load_pool, rank
     from gsal_fo.fo import runs, writing
-    from gsal_fo.ranking import load_pool, rank
+    from gsal_fo.run_folder import cache, shards
 
     folder.mkdir()
     picture = folder / "image.png"
@@ -55,7 +55,7 @@ def make(folder: Path, name: str, images: int, proposals: int, *, fields: bool) 
     ]
     dataset.add_sample_field("ground_truth", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     dataset.set_values("ground_truth", dict(zip(ids[:50], known, strict=True)), key_field="id")
-    table = pool_cache.save(folder, load_pool(folder))
+    table = cache.save(folder, load_pool(folder))
     concepts, params = graph(CLASSES), cfg.GsalParams()
     ranking = rank(table, concepts, {}, params)
     runs.register(
@@ -103,8 +103,9 @@ def main() -> None:
     options = parser.parse_args()
 
     import gsal_fo.fo as gfo
-    from gsal_fo import preview
-    from gsal_fo.fo import live, previewing
+    from gsal_fo.acquisition import preview
+    from gsal_fo.fo.app import live
+    from gsal_fo.fo.app import preview as previewing
 
     gfo.plugin.install()
     out: dict[str, Any] = {**vars(options)}

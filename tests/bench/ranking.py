@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gsal_fo import shards
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
-from gsal_fo.ranking import load_pool, pick, rank
+from gsal_fo.run_folder import shards
 
 PART = 512
 

@@ -96,9 +96,9 @@ def run_set(
     """Import, fit, train, score, select, export, ingest one set. ``reveal`` and ``budget`` are shares of the images."""
     import fiftyone as fo
 
-    from gsal_fo.fo.simulation import Truth as Labeler
-    from gsal_fo.fo.simulation import import_pool, label
-    from gsal_fo.ranking import load_pool, pick, rank
+    from gsal_fo.acquisition.ranking import load_pool, pick, rank
+    from gsal_fo.fo.demo.simulated_labeler import Truth as Labeler
+    from gsal_fo.fo.demo.simulated_labeler import import_pool, label
 
     encoder = f"mobilenet_v2:{WEIGHTS}"
     graph = ROOT / "gsal_fo" / "graphs" / f"{name}.yaml"
@@ -148,7 +148,7 @@ def run_set(
     def found(ids: list[str]) -> int:
         return sum(known.rare_in(Path(files[i]).name for i in ids).values())
 
-    from gsal_fo.concepts import ConceptGraph
+    from gsal_fo.concepts.graph import ConceptGraph
     from gsal_fo.config import GsalParams
 
     table = load_pool(Path(scored["run_dir"]))

@@ -25,8 +25,9 @@ import pyarrow as pa
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gsal_fo import shards  # noqa: E402
-from gsal_fo.concepts import ConceptGraph  # noqa: E402
+from gsal_fo.acquisition.ranking import PoolTable, load_pool, pick, rank  # noqa: E402
+from gsal_fo.concepts.graph import ConceptGraph  # noqa: E402
+from gsal_fo.concepts.similarity import Prototypes  # noqa: E402
 from gsal_fo.config import (  # noqa: E402
     ConceptConfig,
     DetectorConfig,
@@ -37,9 +38,8 @@ from gsal_fo.config import (  # noqa: E402
     to_dict,
 )
 from gsal_fo.fit_settings import FitSettings  # noqa: E402
-from gsal_fo.process import run_worker  # noqa: E402
-from gsal_fo.ranking import PoolTable, load_pool, pick, rank  # noqa: E402
-from gsal_fo.similarity import Prototypes  # noqa: E402
+from gsal_fo.run_folder import shards  # noqa: E402
+from gsal_fo.worker.process import run_worker  # noqa: E402
 from tests.bench.real_sets import SETS, WEIGHTS, Truth, link_neutral  # noqa: E402
 
 LABELED = "labeled-"  # prefix of the ids under which ground-truth crops are embedded

@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from gsal_fo import config as cfg  # noqa: E402
-from gsal_fo import shards  # noqa: E402
+from gsal_fo.acquisition.ranking import PoolTable, load_pool, rank  # noqa: E402
+from gsal_fo.acquisition.screening import STATISTICS, calibrated, calibration, choose  # noqa: E402
 from gsal_fo.boxes import xywh_px_to_xywh_rel  # noqa: E402
-from gsal_fo.concepts import ConceptGraph  # noqa: E402
-from gsal_fo.ranking import PoolTable, load_pool, rank  # noqa: E402
-from gsal_fo.screening import STATISTICS, calibrated, calibration, choose  # noqa: E402
+from gsal_fo.concepts.graph import ConceptGraph  # noqa: E402
+from gsal_fo.run_folder import shards  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 WEIGHTS = f"mobilenet_v2:{SHARED / 'weights' / 'mobilenet_v2_imagenet_fp16.safetensors'}"
@@ -49,7 +49,7 @@ def worker(module: str, run: Path, rows: pa.Table, config: dict[str, Any]) -> No
 def manifest(name: str, work: Path, limit: int, seed: int) -> pa.Table:
     """``limit`` images of a set by seed, a tenth of them labeled."""
     if name == "synthetic":
-        from gsal_fo.synthetic import make_pool
+        from gsal_fo.synthetic.thin_film import make_pool
 
         made = make_pool(work / "pool", images=limit, seed=7 + seed)
         truth, folder = made.truth, work / "pool" / "images"

@@ -30,11 +30,12 @@ def main() -> None:
     import fiftyone as fo
     from ranking import graph, write_run
 
-    from gsal_fo import shards
+    from gsal_fo.acquisition.ranking import load_pool, rank
     from gsal_fo.config import GsalParams
-    from gsal_fo.fo import bulk, writing
+    from gsal_fo.fo import writing
+    from gsal_fo.fo.dataset import bulk
     from gsal_fo.fo.documents import Documents
-    from gsal_fo.ranking import load_pool, rank
+    from gsal_fo.run_folder import shards
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""Run folders for tests: written through ``gsal_fo.shards``, as the worker does."""
+"""Run folders for tests: written through ``gsal_fo.run_folder.shards``, as the worker does."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gsal_fo import shards
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.run_folder import shards
 
 GRAPH = {
     "name": "six",

@@ -6,7 +6,7 @@ import slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsal_fo.acquisition import best_first, gsal_scores, power_mean
+from gsal_fo.acquisition.strategies.gsal.scores import best_first, gsal_scores, power_mean
 from gsal_fo.config import GsalParams
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -12,11 +12,11 @@ from test_acquisition import pool as images_of
 from test_picking import table
 
 from gsal_fo import diffusion
-from gsal_fo.acquisition import gsal_scores
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.normalize import z_score, z_score_by_group
+from gsal_fo.acquisition.ranking import pick, rank
+from gsal_fo.acquisition.strategies.gsal.scores import gsal_scores
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
-from gsal_fo.normalize import z_score, z_score_by_group
-from gsal_fo.ranking import pick, rank
 
 SEEDS = st.integers(0, 2**32 - 1)
 

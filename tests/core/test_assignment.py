@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from runs import graph
 
-from gsal_fo import shards
-from gsal_fo.assignment import assign_run, labeled_to_embed
+from gsal_fo.concepts.assignment import assign_run, labeled_to_embed
 from gsal_fo.config import ConceptConfig
+from gsal_fo.run_folder import shards
 
 # Crops are points in space: crack along x, dent along y, void along z.
 AXES = {"crack": [1, 0, 0], "dent": [0, 1, 0], "void": [0, 0, 1]}

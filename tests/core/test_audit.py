@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from runs import graph, image, write_run
 
-from gsal_fo import audit, ledger
+from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.audit import ledger
+from gsal_fo.audit import verify as audit
 from gsal_fo.cli import main
 from gsal_fo.config import GsalParams
-from gsal_fo.ranking import load_pool, pick, rank
 
 LABELS = {"crack": 5, "dent": 9, "void": 1}
 

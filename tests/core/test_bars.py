@@ -1,6 +1,6 @@
 """Worker events as a person sees them on a terminal and in a log."""
 
-from gsal_fo.bars import Bars
+from gsal_fo.worker.bars import Bars
 
 
 def test_a_log_gets_one_line_per_stage_note_and_failed_image(capsys):

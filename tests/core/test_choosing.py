@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import graph
 
-from gsal_fo import shards
-from gsal_fo.choosing import CONFIDENCE, TRIAL_IMAGES, choose, sign_test, trial_images
+from gsal_fo.concepts.auto_assign import CONFIDENCE, TRIAL_IMAGES, choose, sign_test, trial_images
+from gsal_fo.run_folder import shards
 
 AXES = np.eye(3, dtype=np.float32)  # crack along x, dent along y, void along z
 NAMES = ("crack", "dent", "void")

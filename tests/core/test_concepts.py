@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsal_fo.concepts import ConceptGraph, GraphError
+from gsal_fo.concepts.graph import ConceptGraph, GraphError
 from gsal_fo.config import GsalParams
 
 SIX = {

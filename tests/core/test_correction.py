@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from gsal_fo.acquisition import difficulty
+from gsal_fo.acquisition.correction import local_contrast, residual
+from gsal_fo.acquisition.normalize import z_score
+from gsal_fo.acquisition.ranking import rank
+from gsal_fo.acquisition.strategies.gsal.scores import difficulty
 from gsal_fo.config import GsalParams
-from gsal_fo.correction import local_contrast, residual
-from gsal_fo.normalize import z_score
-from gsal_fo.ranking import rank
 from tests.core.runs import graph, image, write_run
 
 seeds = st.integers(0, 2**32 - 1)
@@ -129,7 +129,7 @@ def test_a_run_is_ranked_with_the_contrast_that_it_stored(tmp_path):
         hard = busy * (2 if i == 1 else 1)
         one = {"image_error": hard, "image_variance": hard, "image_contrast": busy, "boxes": [0, 0, 0.5, 0.5]}
         rows.append(image(f"i{i}", [0], **one, proposal_error=[hard], proposal_variance=[hard], contrast=[busy]))
-    from gsal_fo.pool_table import load_pool
+    from gsal_fo.run_folder.pool_columns import load_pool
 
     table = load_pool(write_run(tmp_path / "run", rows))
     plain = rank(table, graph(), {"crack": 1}, GsalParams(strategy="diffusion_only"))
@@ -138,8 +138,8 @@ def test_a_run_is_ranked_with_the_contrast_that_it_stored(tmp_path):
 
 
 def test_a_run_without_contrast_says_what_to_do(tmp_path, monkeypatch):
-    from gsal_fo import shards
-    from gsal_fo.pool_table import load_pool
+    from gsal_fo.run_folder import shards
+    from gsal_fo.run_folder.pool_columns import load_pool
 
     old = [field for field in shards.STAGES["proposals"] if "contrast" not in field.name]
     monkeypatch.setattr(shards, "STAGES", {**shards.STAGES, "proposals": shards.pa.schema(old)})

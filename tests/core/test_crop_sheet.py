@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from gsal_fo import crop_sheet
+from gsal_fo.pages import crop_sheet
 
 
 def sheet(sizes, *, heat=True):

@@ -10,10 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from gsal_fo import graph_building, graph_candidates, shards
 from gsal_fo.cli import main
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.graph_words import EVERYDAY, Vocabulary
+from gsal_fo.concepts.build import building
+from gsal_fo.concepts.build import candidates as graph_candidates
+from gsal_fo.concepts.build.vocabulary import EVERYDAY, Vocabulary
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.run_folder import shards
 
 GRAPH = "# mine\nname: tiny\nconcepts:\n  disk: {coarse: blob}  # keep\n  bar: {coarse: line}\n"
 DIM = 6
@@ -155,7 +157,7 @@ def test_a_clip_without_knowledge_of_words_names_nothing_and_says_so(tmp_path):
 @pytest.fixture
 def numbered(monkeypatch):
     """A CLIP that knows no word in the place of the worker."""
-    monkeypatch.setattr(graph_building.embedding, "embed", lambda t, c, **_: clip("x", knows=False)(t, c))
+    monkeypatch.setattr(building.embedding, "embed", lambda t, c, **_: clip("x", knows=False)(t, c))
 
 
 def test_the_command_shows_pictures_and_changes_no_graph_unless_asked(tmp_path, numbered, capsys):

@@ -9,10 +9,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsal_fo import graph_building, graph_draft, graph_file, graph_words
 from gsal_fo.cli import main
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.graph_words import Vocabulary
+from gsal_fo.concepts.build import building
+from gsal_fo.concepts.build import draft as graph_draft
+from gsal_fo.concepts.build import file as graph_file
+from gsal_fo.concepts.build import vocabulary as graph_words
+from gsal_fo.concepts.build.vocabulary import Vocabulary
+from gsal_fo.concepts.graph import ConceptGraph
 
 # What each word means, on four axes: animal, vehicle, furry, metallic.
 MEANING = {
@@ -122,19 +125,19 @@ def test_words_that_the_model_was_taught_raise_no_doubt():
 @pytest.fixture
 def texts(monkeypatch):
     """The planted texts in the place of the CLIP worker."""
-    monkeypatch.setattr(graph_building.embedding, "embed", lambda texts, **_: (planted(texts), np.empty((0, 4))))
+    monkeypatch.setattr(building.embedding, "embed", lambda texts, **_: (planted(texts), np.empty((0, 4))))
 
 
 def test_a_rerun_gives_the_same_bytes_and_edits_are_never_lost(tmp_path, texts):
     out = tmp_path / "zoo.yaml"
-    assert graph_building.from_labels(LABELS, out).written
+    assert building.from_labels(LABELS, out).written
     before = out.read_bytes()
-    assert not graph_building.from_labels(LABELS[::-1], out).written and out.read_bytes() == before
+    assert not building.from_labels(LABELS[::-1], out).written and out.read_bytes() == before
     out.write_bytes(before + b"# mine\n")
     with pytest.raises(ValueError, match=r"may hold edits; choose another file, or overwrite it with --force"):
-        graph_building.from_labels(LABELS, out)
+        building.from_labels(LABELS, out)
     assert out.read_bytes() == before + b"# mine\n"
-    assert graph_building.from_labels(LABELS, out, force=True).written and out.read_bytes() == before
+    assert building.from_labels(LABELS, out, force=True).written and out.read_bytes() == before
 
 
 def test_the_command_builds_from_a_coco_file_or_lines_and_check_accepts_it(tmp_path, texts, capsys):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gsal_fo import graph_llm
 from gsal_fo.cli import main
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.graph_llm import LlmError
+from gsal_fo.concepts.build import llm
+from gsal_fo.concepts.build.llm import LlmError
+from gsal_fo.concepts.graph import ConceptGraph
 
 KEY = "sk-very-secret"
 LABELS = ["crack", "void"]
@@ -80,7 +80,7 @@ class Server:
 
     def draft(self, **more: Any) -> Any:
         self.notes: list[str] = []
-        return graph_llm.draft(
+        return llm.draft(
             LABELS,
             **{"url": self.url, "model": "m", "name": "g", "wait": self.waits.append, "note": self.notes.append} | more,
         )
@@ -88,7 +88,7 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch):
-    for name in graph_llm.KEYS:
+    for name in llm.KEYS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GSAL_LLM_KEY", KEY)
     servers: list[Server] = []
@@ -208,7 +208,7 @@ def test_the_key_does_not_follow_a_redirect(serve: Serve):
 @pytest.mark.parametrize("url", ["ftp://x/v1", "nonsense", "https://user:pw@host/v1", "https://host/v1?key=1"])
 def test_a_bad_address_is_refused(url):
     with pytest.raises(LlmError, match="--llm-url must"):
-        graph_llm.draft(LABELS, url=url, model="m", name="g")
+        llm.draft(LABELS, url=url, model="m", name="g")
 
 
 def test_nobody_there_is_one_sentence(serve: Serve):

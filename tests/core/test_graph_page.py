@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from runs import graph
 
-from gsal_fo import graph_page
 from gsal_fo.cli import main
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.pages import graph_page
 
 GRAPHS = Path(__file__).parents[2] / "gsal_fo" / "graphs"
 

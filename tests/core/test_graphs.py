@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = ROOT / "gsal_fo" / "graphs"

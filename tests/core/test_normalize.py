@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsal_fo.normalize import z_score, z_score_by_group
+from gsal_fo.acquisition.normalize import z_score, z_score_by_group
 
 VALUES = st.lists(st.integers(-1000, 1000).map(lambda v: v / 8), min_size=1, max_size=30)  # eighths: sums are exact
 

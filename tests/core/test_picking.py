@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import graph, image, write_run
 
+from gsal_fo.acquisition.picking import check_budget, entropy_scores, quotas, random_scores
+from gsal_fo.acquisition.ranking import load_pool, pick, rank
 from gsal_fo.config import GsalParams
-from gsal_fo.picking import check_budget, entropy_scores, quotas, random_scores
-from gsal_fo.pool_table import PoolTable
-from gsal_fo.ranking import load_pool, pick, rank
+from gsal_fo.run_folder.pool_columns import PoolTable
 
 LABELS = {"crack": 9, "dent": 4, "void": 1}
 

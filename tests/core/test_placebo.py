@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from runs import GRAPH, graph, image, write_run
 
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.strategies.placebo import noise_difficulty, shuffled_graph
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
-from gsal_fo.placebo import noise_difficulty, shuffled_graph
-from gsal_fo.ranking import load_pool, pick, rank
 
 LABELS = {"crack": 5, "dent": 9, "void": 1}
 

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from gsal_fo import pool_cache, shards
-from gsal_fo.pool_table import load_pool
+from gsal_fo.run_folder import cache, shards
+from gsal_fo.run_folder.pool_columns import load_pool
 from tests.core.runs import image, write_run
 
 
@@ -30,31 +30,31 @@ def run(tmp_path):
 
 
 def test_the_cache_is_the_table(run):
-    same(pool_cache.load(run), load_pool(run))
-    assert (run / pool_cache.COLUMNS).is_file()
-    same(pool_cache.load(run), load_pool(run))
-    assert all(type(i) is str for i in pool_cache.load(run).ids)
+    same(cache.load(run), load_pool(run))
+    assert (run / cache.COLUMNS).is_file()
+    same(cache.load(run), load_pool(run))
+    assert all(type(i) is str for i in cache.load(run).ids)
 
 
 def test_a_changed_part_is_read_again(run):
-    before = pool_cache.load(run)
+    before = cache.load(run)
     rng = np.random.default_rng(9)
-    for stage in pool_cache.READ:
+    for stage in cache.READ:
         shutil.rmtree(run / stage)
     write_run(run, [image(str(i), [0], rng=rng) for i in before.ids])
-    same(pool_cache.load(run), load_pool(run))
+    same(cache.load(run), load_pool(run))
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
 def test_a_damaged_cache_is_made_again(run, content):
-    pool_cache.load(run)
-    (run / pool_cache.COLUMNS).write_bytes(content)
-    same(pool_cache.load(run), load_pool(run))
+    cache.load(run)
+    (run / cache.COLUMNS).write_bytes(content)
+    same(cache.load(run), load_pool(run))
 
 
 def test_image_vectors_are_in_the_order_of_the_table(run):
     table = load_pool(run)
-    assert pool_cache.image_vectors(run, table) is None  # the detector assigned: no embeddings
+    assert cache.image_vectors(run, table) is None  # the detector assigned: no embeddings
     vectors = {str(i): np.full(3, k, dtype=np.float16) for k, i in enumerate(table.ids)}
     lost = str(table.ids[4])
     rows = [
@@ -63,6 +63,6 @@ def test_image_vectors_are_in_the_order_of_the_table(run):
     ]
     shards.write_part(run, "concepts", [*rows, {**rows[0], "id": "labeled", "role": "labeled"}], digest="d")
     for _ in range(2):  # made, then read
-        found = pool_cache.image_vectors(run, table)
+        found = cache.image_vectors(run, table)
         assert found.dtype == np.float16 and np.isnan(found[4]).all()
         assert [float(v[0]) for k, v in enumerate(found) if k != 4] == [0, 1, 2, 3, 5]

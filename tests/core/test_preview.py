@@ -8,12 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsal_fo import plots
+from gsal_fo.acquisition.preview import (
+    Budget,
+    Costs,
+    carriers,
+    choose,
+    expected_boxes,
+    mix,
+    near_duplicates,
+    rivals,
+    seconds,
+)
+from gsal_fo.acquisition.ranking import pick, rank
+from gsal_fo.acquisition.strategies.gsal.terms import terms
 from gsal_fo.config import GsalParams
-from gsal_fo.pool_table import load_pool
-from gsal_fo.preview import Budget, Costs, carriers, choose, expected_boxes, mix, near_duplicates, rivals, seconds
-from gsal_fo.ranking import pick, rank
-from gsal_fo.terms import terms
+from gsal_fo.pages import plots
+from gsal_fo.run_folder.pool_columns import load_pool
 from tests.core.runs import graph, image, write_run
 
 LABELS = {"crack": 5, "dent": 9, "void": 2}

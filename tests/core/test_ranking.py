@@ -11,11 +11,11 @@ import pytest
 import slow
 from runs import graph, image, write_run
 
-from gsal_fo import shards
+from gsal_fo.acquisition.ranking import load_pool, pick, rank
 from gsal_fo.config import GsalParams
-from gsal_fo.pool_table import entropies
-from gsal_fo.ranking import load_pool, pick, rank
-from gsal_fo.shards import ShardError
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.pool_columns import entropies
+from gsal_fo.run_folder.shards import ShardError
 
 LABELS = {"crack": 5, "dent": 9, "void": 1}
 

@@ -5,10 +5,10 @@ import re
 import pytest
 from runs import graph, image, write_run
 
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.ranking import load_pool, rank
+from gsal_fo.acquisition.strategies.gsal.rationale import concept_facts, sentence, signed
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
-from gsal_fo.ranking import load_pool, rank
-from gsal_fo.rationale import concept_facts, sentence, signed
 
 THIN_FILM = ConceptGraph.from_dict(
     {

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import slow
 
+from gsal_fo.acquisition.ranking import pick, rank
 from gsal_fo.boxes import WHOLE_IMAGE
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
-from gsal_fo.pool_table import PoolTable
-from gsal_fo.ranking import pick, rank
-from gsal_fo.synthetic import plan, render_planned
+from gsal_fo.run_folder.pool_columns import PoolTable
+from gsal_fo.synthetic.thin_film import plan, render_planned
 
 SLICES, ROUNDS, PER_ROUND = 50, 5, 10
 NODES = {"inclusion": ("subsurface", []), "petal": ("surface", ["round"]), "void": ("subsurface", ["round"])}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from runs import graph, image, write_run
 
+from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.runner_up import best_left, greedy_scores, reason
 from gsal_fo.config import GsalParams
-from gsal_fo.ranking import load_pool, pick, rank
-from gsal_fo.runner_up import best_left, greedy_scores, reason
 
 LABELS = {"crack": 5, "dent": 9, "void": 1}
 

@@ -9,11 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import graph, image, write_run
 
-from gsal_fo import shards
+from gsal_fo.acquisition.ranking import rank
+from gsal_fo.acquisition.screening import (
+    DRAWN,
+    calibrated,
+    calibration,
+    choose,
+    finish_run,
+    screen_run,
+    weighted_quantiles,
+)
 from gsal_fo.config import DiffusionConfig, GsalParams
-from gsal_fo.pool_table import load_pool
-from gsal_fo.ranking import rank
-from gsal_fo.screening import DRAWN, calibrated, calibration, choose, finish_run, screen_run, weighted_quantiles
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.pool_columns import load_pool
 
 SCORES = st.lists(st.integers(-3, 3) | st.just(math.nan), min_size=1, max_size=40)
 

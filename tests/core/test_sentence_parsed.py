@@ -9,9 +9,9 @@ import slow
 from runs import GRAPH, graph
 from test_picking import table
 
+from gsal_fo.acquisition.ranking import Ranking, rank
 from gsal_fo.config import GsalParams
-from gsal_fo.pool_table import PoolTable
-from gsal_fo.ranking import Ranking, rank
+from gsal_fo.run_folder.pool_columns import PoolTable
 
 LABELS = {"crack": 9, "dent": 4, "void": 1}
 NODES = {f: (v["coarse"], v["abstract"]) for f, v in GRAPH["concepts"].items()}

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import image
 
-from gsal_fo import shards
-from gsal_fo.shards import ShardError
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.shards import ShardError
 
 REPO = Path(__file__).parents[2]
 
@@ -99,7 +99,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_parts_alone(tmp_path: Path):
         """
         import sys
         from pathlib import Path
-        from gsal_fo import shards
+        from gsal_fo.run_folder import shards
         for i in range(10**9):
             row = {"id": f"s{i}", "map": [0.5] * 200_000, "map_width": 1}
             shards.write_part(Path(sys.argv[1]), "difficulty", [row], digest="a" * 16)
@@ -127,7 +127,7 @@ WRITE_LARGE = """
 import json, signal, sys
 from pathlib import Path
 import numpy as np
-from gsal_fo import shards
+from gsal_fo.run_folder import shards
 run = Path(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 noise = np.random.default_rng(0).random(300_000).tolist()  # does not compress below the limit

@@ -8,8 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.similarity import Prototypes, assign_clip, assign_detector, background_embeddings, text_embeddings, unit
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.similarity import (
+    Prototypes,
+    assign_clip,
+    assign_detector,
+    background_embeddings,
+    text_embeddings,
+    unit,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 TEMPLATED = ConceptGraph.from_dict(

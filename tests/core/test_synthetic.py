@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.synthetic import CLASSES, COMMON, RARE, TEXTURES, make_pool, plan, render
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.synthetic.thin_film import CLASSES, COMMON, RARE, TEXTURES, make_pool, plan, render
 
 
 def digest(folder: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 import gsal_fo.fo as gfo
 from gsal_fo.fo import scoring
-from gsal_fo.synthetic import make_pool
+from gsal_fo.synthetic.thin_film import make_pool
 from tests.fo_pool import use_tiny_worker
 
 CHROMIUM = "/usr/bin/chromium"

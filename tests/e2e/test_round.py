@@ -14,8 +14,8 @@ from fiftyone.operators.executor import ExecutionRunState
 from playwright.sync_api import expect
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo.simulation import Truth, label
-from gsal_fo.synthetic import RARE, make_pool
+from gsal_fo.fo.demo.simulated_labeler import Truth, label
+from gsal_fo.synthetic.thin_film import RARE, make_pool
 
 IMAGES, LABELED, BUDGET = 14, 3, 4
 PROGRESS = re.compile(r"(finding proposals|measuring difficulty|looking at the crops): \d+ of \d+")

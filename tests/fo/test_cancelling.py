@@ -6,7 +6,7 @@ import fiftyone as fo
 import pytest
 
 import gsal_fo.fo as gfo
-from gsal_fo import ledger
+from gsal_fo.audit import ledger
 from gsal_fo.fo import auditing
 from tests.fo_pool import box
 

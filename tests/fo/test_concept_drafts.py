@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import gsal_fo.fo as gfo
-from gsal_fo import cli, shards
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo import cli
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import concepts, runs
+from gsal_fo.run_folder import shards
 
 pytestmark = pytest.mark.usefixtures("warm")
 

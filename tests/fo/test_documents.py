@@ -7,10 +7,10 @@ import fiftyone as fo
 import numpy as np
 import pytest
 
+from gsal_fo.acquisition.ranking import load_pool, rank
 from gsal_fo.config import GsalParams
-from gsal_fo.fo import bulk
+from gsal_fo.fo.dataset import bulk
 from gsal_fo.fo.documents import Documents, heatmap
-from gsal_fo.ranking import load_pool, rank
 from tests.core.runs import graph, image, write_run
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo import exporting
-from gsal_fo.fo.formats import FORMATS, read
+from gsal_fo.fo.exchange import exporting
+from gsal_fo.fo.exchange.formats import FORMATS, read
 from tests import tools
 from tests.fo_pool import box
 

@@ -8,8 +8,8 @@ import fiftyone as fo
 import pytest
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo import exporting
-from gsal_fo.fo.formats import file_digest
+from gsal_fo.fo.exchange import exporting
+from gsal_fo.fo.exchange.formats import file_digest
 from tests.fo_pool import box, picture
 
 

@@ -13,7 +13,8 @@ from fiftyone.operators.registry import OperatorRegistry
 
 import gsal_fo.fo as gfo
 from gsal_fo import cli, config
-from gsal_fo.fo import auditing, forms, scoring
+from gsal_fo.fo import auditing, scoring
+from gsal_fo.fo.app import forms
 
 # METHOD.md section -> stage -> {option: another value than the default}
 OPTIONS = {

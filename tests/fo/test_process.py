@@ -7,7 +7,7 @@ import textwrap
 import psutil
 import pytest
 
-from gsal_fo.process import WorkerError, run_worker
+from gsal_fo.worker.process import WorkerError, run_worker
 
 
 @pytest.fixture

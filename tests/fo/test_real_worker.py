@@ -13,7 +13,7 @@ from PIL import Image
 
 import gsal_fo.fo as gfo
 from gsal_fo.config import ConceptConfig, DiffusionConfig, ScoreConfig, TrainConfig
-from gsal_fo.process import WorkerError
+from gsal_fo.worker.process import WorkerError
 from tests.modules.helpers import BOXES, write_ddpm, write_graph, write_images
 
 FAST = TrainConfig(steps=4, size=64, backbone="none")

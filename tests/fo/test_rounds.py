@@ -8,7 +8,8 @@ from fiftyone import ViewField as F
 
 import gsal_fo.fo as gfo
 from gsal_fo.config import GsalParams
-from gsal_fo.fo import forms, rounds
+from gsal_fo.fo import rounds
+from gsal_fo.fo.app import forms
 from tests.fo_pool import box
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 import gsal_fo.fo as gfo
 from gsal_fo.config import GsalParams
-from gsal_fo.fo import fields
-from gsal_fo.process import WorkerError
+from gsal_fo.fo.dataset import fields
+from gsal_fo.worker.process import WorkerError
 from tests.fo_pool import box, picture
 
 

@@ -4,7 +4,9 @@ import fiftyone as fo
 import pytest
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo import covering, fields, live
+from gsal_fo.fo.app import coverage as covering
+from gsal_fo.fo.app import live
+from gsal_fo.fo.dataset import fields
 from tests.fo_pool import box
 
 

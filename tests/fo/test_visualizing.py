@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import gsal_fo.fo as gfo
-from gsal_fo import embeddings, shards
 from gsal_fo.fo import runs
+from gsal_fo.run_folder import embeddings, shards
 
 
 def stored(dataset):

@@ -16,10 +16,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from gsal_fo import shards
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.acquisition.ranking import load_pool, rank
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import ConceptConfig, DetectorConfig, DiffusionConfig, ScoreConfig, to_dict
-from gsal_fo.ranking import load_pool, rank
+from gsal_fo.run_folder import shards
 from lightning_modules import worker
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from gsal_fo.config import DiffusionConfig
 from gsal_fo.diffusion import reduce_map
-from gsal_fo.synthetic import CLASSES, render
+from gsal_fo.synthetic.thin_film import CLASSES, render
 from lightning_modules.data import resized, to_float
-from lightning_modules.diffusion import DiffusionScorer, resolve, scorer_digest
 from lightning_modules.nets import load_denoiser
+from lightning_modules.stages.difficulty import DiffusionScorer, resolve, scorer_digest
 from tests.modules.test_nets import save_pixels, save_stable_diffusion, tiny_kl, tiny_unet
 
 SCHEDULES = {

@@ -7,7 +7,7 @@ from PIL import Image
 
 from lightning_modules.cache import StatisticsCache
 from lightning_modules.data import ImageError, crops, groups, read_image, resized
-from lightning_modules.diffusion import quantized
+from lightning_modules.stages.difficulty import quantized
 
 
 def test_gray_color_and_exif_come_out_as_upright_rgb(tmp_path):

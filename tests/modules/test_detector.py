@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from gsal_fo import shards
 from gsal_fo.boxes import iou
 from gsal_fo.config import DetectorConfig, TrainConfig, to_dict
-from lightning_modules import detector as D
+from gsal_fo.run_folder import shards
 from lightning_modules.data import read_image, to_float
+from lightning_modules.detectors import faster_rcnn as D
 from tests.modules.helpers import BOXES, run_here, write_images, write_run
 
 LOOSE = DetectorConfig(score_floor=0.05, nms_iou=0.5, max_proposals=10)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gsal_fo.config import DiffusionConfig
-from lightning_modules.diffusion import DifficultyLoader, DiffusionScorer, resolve
 from lightning_modules.nets import load_denoiser
+from lightning_modules.stages.difficulty import DifficultyLoader, DiffusionScorer, resolve
 from tests.modules.helpers import write_ddpm, write_images
 
 

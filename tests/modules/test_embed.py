@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gsal_fo import embedding, graph_building
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.process import WorkerError
+from gsal_fo.concepts.build import building
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.worker import embedding
+from gsal_fo.worker.process import WorkerError
 from lightning_modules.data import crops, read_image, to_float
 from lightning_modules.nets import load_clip
 from tests.modules.helpers import write_images
@@ -27,10 +28,10 @@ def test_texts_and_crops_are_those_of_the_model_and_a_bad_image_is_nan(tmp_path)
 
 
 def test_the_labels_that_the_embedded_clip_was_taught_raise_no_doubt(tmp_path):
-    labels = ConceptGraph.load(Path(graph_building.THIN_FILM)).fine
-    first = graph_building.from_labels(labels, tmp_path / "film.yaml")
+    labels = ConceptGraph.load(Path(building.THIN_FILM)).fine
+    first = building.from_labels(labels, tmp_path / "film.yaml")
     assert first.graph.fine == labels and first.notes == []
-    assert not graph_building.from_labels(labels[::-1], tmp_path / "film.yaml").written
+    assert not building.from_labels(labels[::-1], tmp_path / "film.yaml").written
 
 
 def test_a_model_that_is_not_there_is_a_sentence():

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import gsal_fo
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.diffusion import reduce_map
-from gsal_fo.synthetic import CLASSES, render
+from gsal_fo.synthetic.thin_film import CLASSES, render
 from lightning_modules import fit_clip, fit_diffusion
 from lightning_modules.data import resized
 from lightning_modules.nets import load_clip, load_denoiser, load_encoder

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.similarity import assign_clip, background_embeddings, text_embeddings
-from lightning_modules import detector
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.similarity import assign_clip, background_embeddings, text_embeddings
+from lightning_modules.detectors import faster_rcnn
 from lightning_modules.nets import joined_maps, load_clip, load_encoder
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -137,8 +137,8 @@ def test_an_open_clip_name_with_a_checkpoint_file_is_that_model(vit):
 
 def test_a_detector_s_pyramid_is_what_the_detector_computes(tmp_path):
     torch.manual_seed(3)
-    model = detector.build("small", classes=2, backbone="none", size=128).eval()
-    detector.save(model, tmp_path, {"arch": "small", "classes": ["a", "b"], "backbone": "none", "size": 128})
+    model = faster_rcnn.build("small", classes=2, backbone="none", size=128).eval()
+    faster_rcnn.save(model, tmp_path, {"arch": "small", "classes": ["a", "b"], "backbone": "none", "size": 128})
     encoder, x = load_encoder(f"detector:{tmp_path}"), torch.rand(1, 3, 128, 64)
     with torch.no_grad():
         expected, maps = model.backbone(model.transform.normalize(x[0])[None]), encoder.maps(x)
@@ -152,10 +152,10 @@ def test_a_detector_on_any_encoder_is_loaded_without_the_encoder_s_own_file(tmp_
     torch.manual_seed(4)
     save_file(resnet18().state_dict(), tmp_path / "w.safetensors")
     backbone = f"torchvision:resnet18:{tmp_path / 'w.safetensors'}"
-    model = detector.build("small", classes=1, backbone=backbone, size=64).eval()
-    detector.save(model, tmp_path / "out", {"arch": "small", "classes": ["a"], "backbone": backbone, "size": 64})
+    model = faster_rcnn.build("small", classes=1, backbone=backbone, size=64).eval()
+    faster_rcnn.save(model, tmp_path / "out", {"arch": "small", "classes": ["a"], "backbone": backbone, "size": 64})
     (tmp_path / "w.safetensors").unlink()
-    again, x = detector.load(tmp_path / "out")[0], torch.rand(1, 3, 64, 64)
+    again, x = faster_rcnn.load(tmp_path / "out")[0], torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(again.backbone(x).values(), model.backbone(x).values(), strict=True):
             torch.testing.assert_close(ours, theirs)

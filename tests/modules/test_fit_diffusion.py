@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import mannwhitneyu
 
-from gsal_fo.shards import MANIFEST, write_table
+from gsal_fo.run_folder.shards import MANIFEST, write_table
 from lightning_modules.data import resized
 from lightning_modules.fit_diffusion import FitSettings, auroc, collect, error_maps, fit
 from lightning_modules.fit_diffusion.latents import LatentFile

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
-from gsal_fo import shards
 from gsal_fo.config import DiffusionConfig
-from gsal_fo.pool_table import load_pool
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.pool_columns import load_pool
 from lightning_modules.fit_diffusion.embedded import pool_slices
 from tests.modules.helpers import picks, run_here, write_ddpm, write_images, write_run
 from tests.modules.processes import run_ranks

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gsal_fo import shards
 from gsal_fo.config import ConceptConfig, DiffusionConfig
+from gsal_fo.run_folder import shards
 from tests.modules.helpers import (
     BOXES,
     picks,
@@ -260,9 +260,9 @@ def test_detector_assignment_without_a_detector_is_refused(images, model, tmp_pa
 
 def test_auto_takes_what_the_labeled_crops_speak_for_and_says_so(images, model, tmp_path):
     """The worker's trial is the same as one made here by hand, and the concepts are the chosen method's."""
-    from gsal_fo.choosing import choose
-    from gsal_fo.concepts import ConceptGraph
-    from gsal_fo.similarity import background_embeddings, text_embeddings
+    from gsal_fo.concepts.auto_assign import choose
+    from gsal_fo.concepts.graph import ConceptGraph
+    from gsal_fo.concepts.similarity import background_embeddings, text_embeddings
     from lightning_modules.data import crops, read_image, to_float
     from lightning_modules.nets import load_clip, load_encoder
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gsal_fo import shards
 from gsal_fo.config import DiffusionConfig
-from gsal_fo.pool_table import load_pool
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.pool_columns import load_pool
 from lightning_modules.progress import Reporter
 from lightning_modules.score import score
 from tests.modules.helpers import write_ddpm, write_images, write_run

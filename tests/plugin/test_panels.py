@@ -8,8 +8,8 @@ from fiftyone.operators.executor import ExecutionContext, Executor
 from fiftyone.operators.registry import OperatorRegistry
 
 import gsal_fo.fo as gfo
-from gsal_fo import preview as pure
-from gsal_fo.fo import previewing
+from gsal_fo.acquisition import preview as pure
+from gsal_fo.fo.app import preview as previewing
 from tests.fo_pool import box
 
 NAME = "@gsal/active-learning"

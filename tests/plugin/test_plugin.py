@@ -14,7 +14,7 @@ from fiftyone.operators.registry import OperatorRegistry
 from fiftyone.operators.types import Object
 
 import gsal_fo.fo as gfo
-from gsal_fo.fo import forms
+from gsal_fo.fo.app import forms
 
 NAME = "@gsal/active-learning"
 
@@ -68,7 +68,7 @@ def test_the_app_loads_it_without_torch_or_lightning():
         "import sys, fiftyone.operators as foo\n"
         "from fiftyone.operators.registry import OperatorRegistry\n"
         f"assert OperatorRegistry().operator_exists('{NAME}/gsal_score'), OperatorRegistry().list_errors()\n"
-        "import gsal_fo.fo.scoring, gsal_fo.fo.forms\n"
+        "import gsal_fo.fo.scoring, gsal_fo.fo.app.forms\n"
         "heavy = ('torch', 'pytorch_lightning', 'lightning', 'diffusers', 'open_clip', 'lightning_modules')\n"
         "print(sorted(m for m in heavy if m in sys.modules))"
     )

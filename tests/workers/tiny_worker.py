@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from gsal_fo import shards
 from gsal_fo.boxes import window_grid
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.run_folder import shards
 
 
 def say(**event):

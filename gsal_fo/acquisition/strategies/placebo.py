@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.pool_table import PoolTable
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.run_folder.pool_columns import PoolTable
 
 
 def noise_difficulty(table: PoolTable, seed: int) -> PoolTable:

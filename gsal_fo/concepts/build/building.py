@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo import candidates_page, embedding, graph_candidates, graph_draft, graph_file, graph_llm, shards
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.graph_words import Vocabulary, spoken
+from gsal_fo.pages import candidates_page
+from gsal_fo.worker import embedding
+from gsal_fo.concepts.build import candidates as graph_candidates, draft as graph_draft, file as graph_file, llm
+from gsal_fo.run_folder import shards
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.build.vocabulary import Vocabulary, spoken
 
-THIN_FILM = Path(__file__).parent / "graphs" / "thin_film.yaml"  # what the embedded CLIP was taught
+THIN_FILM = Path(__file__).parents[2] / "graphs" / "thin_film.yaml"  # what the embedded CLIP was taught
 UNSORTED = "unsorted"  # the family of a candidate, until a person gives it one
 
 
@@ -39,7 +42,7 @@ def from_labels(
     attributes: int = 3,
     llm_url: str | None = None,
     llm_model: str | None = None,
-    llm_timeout: float = graph_llm.TIMEOUT_S,
+    llm_timeout: float = llm.TIMEOUT_S,
     about: str = "",
     on_note: Callable[[str], None] = lambda text: None,
     on_event: embedding.OnEvent | None = None,
@@ -65,7 +68,7 @@ def from_labels(
             raise ValueError("a language model needs both --llm-url and --llm-model")
         if out.exists() and not force:  # its answer would be paid for and then be refused
             raise ValueError(f"{out} exists and may hold edits; choose another file, or overwrite it with --force")
-        draft = graph_llm.draft(
+        draft = llm.draft(
             labels, url=llm_url, model=llm_model, name=name, about=about, timeout=llm_timeout, note=note
         )
         source = f"a draft by the language model {graph_file.one_line(llm_model)}"

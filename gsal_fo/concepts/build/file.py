@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
 
 
 def read_labels(path: Path) -> list[str]:

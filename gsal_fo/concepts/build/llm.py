@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from gsal_fo.concepts import DEFAULT_TEMPLATES, ConceptGraph, GraphError
-from gsal_fo.graph_draft import Draft
-from gsal_fo.graph_file import one_line
+from gsal_fo.concepts.graph import DEFAULT_TEMPLATES, ConceptGraph, GraphError
+from gsal_fo.concepts.build.draft import Draft
+from gsal_fo.concepts.build.file import one_line
 
 KEYS = ("GSAL_LLM_KEY", "OPENAI_API_KEY")  # environment variables that may hold the key, the first that is set
 ATTEMPTS = 4  # answers asked for before the graph is given up

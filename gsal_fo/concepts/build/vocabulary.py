@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gsal_fo.similarity import unit
+from gsal_fo.concepts.similarity import unit
 
-DEFAULT = Path(__file__).parent / "vocabularies" / "default.yaml"
+DEFAULT = Path(__file__).parents[2] / "vocabularies" / "default.yaml"
 KEYS = ("templates", "attributes", "families")
 # Everyday words in groups. A CLIP that read captions puts a group's words closer together than words of two groups.
 EVERYDAY = (

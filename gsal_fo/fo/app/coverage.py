@@ -6,9 +6,11 @@ from typing import Any
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from gsal_fo import preview
+from gsal_fo.acquisition import preview
 from gsal_fo.config import GsalParams, from_dict
-from gsal_fo.fo import live, pool, runs
+from gsal_fo.fo import runs
+from gsal_fo.fo.app import live
+from gsal_fo.fo.dataset import pool
 
 LEVELS = ("fine", "coarse", "abstract")
 

@@ -11,11 +11,14 @@ import fiftyone as fo
 import numpy as np
 
 from gsal_fo import config as cfg
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import annotating, exporting, fields, formats, live, pool, runs, visualizing
-from gsal_fo.pool_table import rankable
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.fo import runs, visualizing
+from gsal_fo.fo.app import live
+from gsal_fo.fo.dataset import fields, pool
+from gsal_fo.fo.exchange import annotating, exporting, formats
+from gsal_fo.run_folder.pool_columns import rankable
 
-GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
+GRAPHS = Path(__file__).resolve().parents[2] / "graphs"
 DEFAULTS: dict[str, Any] = {
     "label_field": "ground_truth",
     "detector": None,

@@ -12,8 +12,9 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo import pool_cache
-from gsal_fo.fo import pool, rounds, runs
+from gsal_fo.fo import rounds, runs
+from gsal_fo.fo.dataset import pool
+from gsal_fo.run_folder import cache
 
 KEPT = 2  # scorings in memory: about 100 bytes per proposal
 # A writer stamps all of a chunk with the time at which it began: within this time a read may have seen half of it.
@@ -53,7 +54,7 @@ def of(dataset: Any, run_key: str | None = None) -> Live:
             _kept.move_to_end(place)
             return found
     table = found.state.table if found is not None and found.record.run_dir == info.config.run_dir else None
-    read = pool_cache.load if table is None else lambda folder: table
+    read = cache.load if table is None else lambda folder: table
     out = Live(info.key, info.config, rounds.load_state(root, info.config, info.config.label_field, read), mark)
     with _lock:
         _kept.pop(place, None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import fiftyone as fo
 import fiftyone.plugins as fop
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[2]
 FOLDER = "gsal"
 NAME = "@gsal/active-learning"
 

@@ -7,11 +7,14 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 
-from gsal_fo import pool_cache
-from gsal_fo import preview as pure
+from gsal_fo.acquisition import preview as pure
+from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.config import GsalParams, from_dict
-from gsal_fo.fo import exporting, live, pool, rounds
-from gsal_fo.ranking import Ranking
+from gsal_fo.fo import rounds
+from gsal_fo.fo.app import live
+from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.exchange import exporting
+from gsal_fo.run_folder import cache
 
 GREEDY_WORK = 20_000_000  # picks times proposals from which a greedy batch takes more than about half a second
 
@@ -115,5 +118,5 @@ def picks_view(dataset: fo.Dataset, ids: list[str]) -> fo.DatasetView:
 
 
 def _repeats(now: live.Live, rows: list[int], alike: float) -> list[tuple[int, int, float]] | None:
-    vectors = pool_cache.image_vectors(Path(now.record.run_dir), now.state.table)
+    vectors = cache.image_vectors(Path(now.record.run_dir), now.state.table)
     return None if vectors is None else pure.near_duplicates(np.asarray(vectors[rows]), alike)

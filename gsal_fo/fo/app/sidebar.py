@@ -2,7 +2,7 @@
 
 import fiftyone as fo
 
-from gsal_fo.fo import fields
+from gsal_fo.fo.dataset import fields
 
 
 def group(dataset: fo.Dataset) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from gsal_fo.fo import fields, pool, rounds, runs, sidebar, workspace
+from gsal_fo.fo import rounds, runs
+from gsal_fo.fo.app import sidebar, workspace
+from gsal_fo.fo.dataset import fields, pool
 
 TOP = 200  # images of the view "top of pool"
 HARD = 1.0  # standard deviations of difficulty of the view "hard but common"

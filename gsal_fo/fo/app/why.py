@@ -10,11 +10,14 @@ import fiftyone as fo
 import numpy as np
 from PIL import Image
 
-from gsal_fo import audit, crop_sheet, ledger, pool_cache
 from gsal_fo import config as cfg
-from gsal_fo import ranking as rankings
-from gsal_fo.fo import pool, rounds, runs
-from gsal_fo.terms import terms
+from gsal_fo.acquisition import ranking as rankings
+from gsal_fo.acquisition.strategies.gsal.terms import terms
+from gsal_fo.audit import ledger, verify
+from gsal_fo.fo import rounds, runs
+from gsal_fo.fo.dataset import pool
+from gsal_fo.pages import crop_sheet
+from gsal_fo.run_folder import cache
 
 KEPT = 2  # rankings in memory
 
@@ -35,7 +38,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Why:
-    """``facts`` and ``sentence`` as in ``gsal_fo.ranking``; ``terms`` sum to the score (empty for an image without a
+    """``facts`` and ``sentence`` as in ``acquisition.ranking``; ``terms`` add to the score (none for an image without a
     rank); ``proposals`` the decisive one first, then by value; ``round`` None for an image of the pool."""
 
     key: str
@@ -130,10 +133,10 @@ def _ranking(dataset: fo.Dataset, key: str, record: Any, scoring: Any) -> rankin
         if place in _kept:
             _kept.move_to_end(place)
             return _kept[place]
-    table = pool_cache.load(folder)
+    table = cache.load(folder)
     entry = next((e for e in ledger.read(folder).entries if e.get("hash") == getattr(record, "ledger", None)), None)
     if entry is not None:
-        out = audit.ranking_of(table, entry)
+        out = verify.ranking_of(table, entry)
     else:  # a scoring ranks all of its images with the labels of then
         graph = rounds.graph_of(scoring)
         counts = {str(k): int(n) for k, n in record.coverage if k in graph.fine}
@@ -167,8 +170,8 @@ def _proposals(ranking: rankings.Ranking, row: int) -> list[Proposal]:
 
 
 def _concept(ranking: rankings.Ranking, fine: int) -> str:
-    from gsal_fo.fo import fields
-    from gsal_fo.similarity import UNMATCHED
+    from gsal_fo.concepts.similarity import UNMATCHED
+    from gsal_fo.fo.dataset import fields
 
     if fine >= 0:
         return str(ranking.graph.fine[fine])

@@ -2,7 +2,7 @@
 
 import fiftyone as fo
 
-from gsal_fo.fo import plugin
+from gsal_fo.fo.app import plugin_folder
 
 NAME = "GSAL"
 MAP = "gsal_map_images"  # the brain run of `visualizing`
@@ -15,7 +15,7 @@ def save(dataset: fo.Dataset) -> None:
     if dataset.has_brain_run(MAP):
         left.append(fo.Panel(type="Embeddings"))
     spaces = [_tabs(left)]
-    if plugin.is_installed():  # a panel that the App does not know is an empty frame
+    if plugin_folder.is_installed():  # a panel that the App does not know is an empty frame
         spaces.append(_tabs([fo.Panel(type=name) for name in PANELS]))
     space = fo.Space(children=spaces, orientation="horizontal")
     dataset.save_workspace(

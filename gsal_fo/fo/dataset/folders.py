@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gsal_fo import shards
+from gsal_fo.run_folder import shards
 
 
 def home() -> Path:

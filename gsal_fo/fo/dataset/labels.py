@@ -7,10 +7,11 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 
-from gsal_fo import boxes, shards
-from gsal_fo.concepts import ConceptGraph
-from gsal_fo.fo import pool
-from gsal_fo.ranking import PoolTable
+from gsal_fo import boxes
+from gsal_fo.acquisition.ranking import PoolTable
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.fo.dataset import pool
+from gsal_fo.run_folder import shards
 
 OVERLAP = 0.3  # IoU from which a proposal and a labeled box are taken for the same thing
 

@@ -12,8 +12,8 @@ import fiftyone.core.collections as foc
 import numpy as np
 import pyarrow as pa
 
-from gsal_fo import shards
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.run_folder import shards
 
 SELECT_LIMIT = 50_000  # a stage with more ids makes a slower query than reading the whole dataset
 

@@ -13,12 +13,12 @@ import fiftyone as fo
 import numpy as np
 
 import gsal_fo.fo as gfo
-from gsal_fo import shards
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams, TrainConfig
-from gsal_fo.fo.simulation import LABELS, MARK, Truth, import_pool, label
-from gsal_fo.report import PickedImage, RoundPage, write_report
-from gsal_fo.synthetic import RARE, make_pool
+from gsal_fo.fo.demo.simulated_labeler import LABELS, MARK, Truth, import_pool, label
+from gsal_fo.pages.report import PickedImage, RoundPage, write_report
+from gsal_fo.run_folder import shards
+from gsal_fo.synthetic.thin_film import RARE, make_pool
 
 DATASET = "gsal-demo"
 OURS = ("pool", "runs", "rounds")  # folders in the output folder

@@ -9,8 +9,8 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo import shards
 from gsal_fo.boxes import xywh_px_to_xywh_rel
+from gsal_fo.run_folder import shards
 
 MARK = "gsal_demo"  # in dataset.info: what a demo made and may replace
 LABELS = "ground_truth"

@@ -4,7 +4,9 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import exporting, fields, folders, pool, rounds, runs, states
+from gsal_fo.fo import rounds, runs, states
+from gsal_fo.fo.dataset import fields, folders, pool
+from gsal_fo.fo.exchange import exporting
 
 PRELABELS, LOADED = "gsal_prelabels", "gsal_loaded"
 CREDENTIALS = {"cvat": ("username", "password"), "labelbox": ("api_key",), "labelstudio": ("api_key",)}

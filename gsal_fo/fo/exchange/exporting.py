@@ -10,9 +10,10 @@ import fiftyone as fo
 from PIL import Image
 
 import gsal_fo
-from gsal_fo import shards
-from gsal_fo.fo import folders, pool, rounds, runs, states
-from gsal_fo.fo.formats import FORMATS, MEDIA, Batch, Box, Item, Target
+from gsal_fo.fo import rounds, runs, states
+from gsal_fo.fo.dataset import folders, pool
+from gsal_fo.fo.exchange.formats import FORMATS, MEDIA, Batch, Box, Item, Target
+from gsal_fo.run_folder import shards
 
 KIND = "gsal-export"
 FLOOR = 0.3  # detection score from which a proposal is worth a labeler's correction

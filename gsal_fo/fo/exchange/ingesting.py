@@ -9,9 +9,11 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.boxes import xywh_px_to_xywh_rel
-from gsal_fo.fo import annotating, exporting, folders, pool, runs, states
-from gsal_fo.fo.formats import FORMATS, Labeled, opened, read
-from gsal_fo.fo.matching import match
+from gsal_fo.fo import runs, states
+from gsal_fo.fo.dataset import folders, pool
+from gsal_fo.fo.exchange import annotating, exporting
+from gsal_fo.fo.exchange.formats import FORMATS, Labeled, opened, read
+from gsal_fo.fo.exchange.matching import match
 from gsal_fo.fo.rounds import graph_of
 
 Labels = dict[str, list[tuple[str, list[float]]]]  # sample id -> (label, xywh_rel) boxes

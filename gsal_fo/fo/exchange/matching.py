@@ -8,7 +8,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo.formats import FORMATS, Labeled, file_digest
+from gsal_fo.fo.exchange.formats import FORMATS, Labeled, file_digest
 
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio's name of an uploaded file
 

@@ -4,8 +4,10 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 import gsal_fo.fo as gfo
-from gsal_fo import plots
-from gsal_fo.fo import covering, live, runs
+from gsal_fo.fo import runs
+from gsal_fo.fo.app import coverage as covering
+from gsal_fo.fo.app import live
+from gsal_fo.pages import plots
 
 from .common import NEXT, Doors, button, chosen_run, page, run_picker, said
 

@@ -6,9 +6,11 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from gsal_fo import config as cfg
-from gsal_fo import plots
-from gsal_fo import preview as pure
-from gsal_fo.fo import forms, previewing, runs
+from gsal_fo.acquisition import preview as pure
+from gsal_fo.fo import runs
+from gsal_fo.fo.app import forms
+from gsal_fo.fo.app import preview as previewing
+from gsal_fo.pages import plots
 
 from .common import Doors, button, chosen_run, page, row, run_picker, said, share
 

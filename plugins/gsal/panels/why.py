@@ -3,9 +3,9 @@
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from gsal_fo import crop_sheet, plots
 from gsal_fo.fo import runs
-from gsal_fo.fo import why as whys
+from gsal_fo.fo.app import why as whys
+from gsal_fo.pages import crop_sheet, plots
 
 from .common import page
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from truth import Item, Judge, compare
 
-from gsal_fo.correction import local_contrast, residual
+from gsal_fo.acquisition.correction import local_contrast, residual
+from gsal_fo.acquisition.normalize import z_score, z_score_by_group
 from gsal_fo.diffusion import denoise, per_sample_noise, reconstruction_maps, reduce_map, shared_noise
-from gsal_fo.normalize import z_score, z_score_by_group
 from lightning_modules.data import crops, to_float
 
 REDUCTIONS = ("mean", "max", "topk")

@@ -58,8 +58,8 @@ Found = list[tuple[np.ndarray, np.ndarray, list[str]]]
 
 def _synthetic(limit: int, seed: int) -> Found:
     """A demo's mixture, and a sixth more with one rare defect each, so that few do not decide."""
-    from gsal_fo.synthetic import RARE as HARD
-    from gsal_fo.synthetic import plan, render_planned
+    from gsal_fo.synthetic.thin_film import RARE as HARD
+    from gsal_fo.synthetic.thin_film import plan, render_planned
 
     found: Found = []
     for index, wanted in enumerate([*plan(limit, seed), *[([HARD[i % 2]], []) for i in range(limit // 6)]]):
@@ -102,7 +102,7 @@ class Judge:
     """The truth of a set, ready to be held against scores."""
 
     def __init__(self, name: str, pool: list[Item]) -> None:
-        from gsal_fo.synthetic import RARE as HARD
+        from gsal_fo.synthetic.thin_film import RARE as HARD
 
         rare = RARE.get(name, HARD)
         self.name, self.pool = name, pool

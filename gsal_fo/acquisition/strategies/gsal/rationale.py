@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gsal_fo.concepts import ConceptGraph
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.similarity import UNMATCHED
 from gsal_fo.config import GsalParams
-from gsal_fo.similarity import UNMATCHED
 
 
 def concept_facts(

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gsal_fo.acquisition.correction import residual
+from gsal_fo.acquisition.normalize import z_score, z_score_by_group
 from gsal_fo.config import GsalParams
-from gsal_fo.correction import residual
-from gsal_fo.normalize import z_score, z_score_by_group
 
 CLIP_SD = 4.0  # Eq. 9: values are clipped at +-4 and shifted by 4, because a power mean needs values >= 0
 
@@ -90,7 +90,7 @@ def gsal_scores(
         proposal_variance: V of each proposal (P,).
         proposal_bonus: rarity bonus b of each proposal (P,), Eq. 4.
         params: constants and switches; ``strategy`` may be "gsal" or an ablation ("no_rarity" quotas act in picking;
-            the baselines "entropy" and "random" are ranked by ``gsal_fo.ranking`` and score as "gsal" here).
+            the baselines "entropy" and "random" are ranked by ``acquisition.ranking`` and score as "gsal" here).
         ids: N sample ids that break ties of the score, smallest first; without them the lowest row comes first.
         image_group: (N,) coarse concept of each image as a whole number, negative for none: used, and needed, where
             ``params.normalize`` is "concept".

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gsal_fo.acquisition import weights
-from gsal_fo.normalize import EPSILON, FLAT, moments
-from gsal_fo.ranking import Ranking
+from gsal_fo.acquisition.normalize import EPSILON, FLAT, moments
+from gsal_fo.acquisition.ranking import Ranking
+from gsal_fo.acquisition.strategies.gsal.scores import weights
 
 WHOLE, PARTS, RARITY = "the image as a whole", "its proposals", "rarity"
 ALONE = {"entropy": "detector entropy (nats)", "random": "the draw"}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gsal_fo.fo.formats import coco, cvat, fiftyone, labelstudio, voc, yolo
-from gsal_fo.fo.formats.model import Batch, Box, Format, Item, Labeled, check_size, read_xml, unpack
-from gsal_fo.fo.formats.target import MEDIA, Target, file_digest
+from gsal_fo.fo.exchange.formats import coco, cvat, fiftyone, labelstudio, voc, yolo
+from gsal_fo.fo.exchange.formats.model import Batch, Box, Format, Item, Labeled, check_size, read_xml, unpack
+from gsal_fo.fo.exchange.formats.target import MEDIA, Target, file_digest
 
 FORMATS: dict[str, Format] = {
     "coco": coco.FORMAT,

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from gsal_fo import shards
-from gsal_fo.fo.formats.model import Batch, Format, Labeled, read_json, refusal
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, read_json, refusal
+from gsal_fo.run_folder import shards
 
 KIND, NAME = "COCO detection file", "annotations.json"
 

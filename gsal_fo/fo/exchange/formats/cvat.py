@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
-from gsal_fo.fo.formats.model import Batch, Format, Labeled, read_xml, refusal, write_xml
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, read_xml, refusal, write_xml
 
 KIND, NAME = "CVAT for images 1.1 file", "annotations.xml"
 SHAPES = ("polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")

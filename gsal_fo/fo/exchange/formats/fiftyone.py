@@ -6,7 +6,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.utils.data as foud
 
-from gsal_fo.fo.formats.model import Batch, Format, Labeled, read_json, refusal
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, read_json, refusal
 
 KIND, NAME = "FiftyOneDataset", "samples.json"
 FACTS = {"score": float, "rank": int, "rationale": str}

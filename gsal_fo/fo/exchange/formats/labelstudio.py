@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree.ElementTree import Element, SubElement
 
-from gsal_fo import shards
-from gsal_fo.fo.formats.model import Batch, Format, Item, Labeled, read_json, refusal, write_xml
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Item, Labeled, read_json, refusal, write_xml
+from gsal_fo.run_folder import shards
 
 KIND, NAME, CONFIG = "Label Studio JSON export", "tasks.json", "label_config.xml"
 IMAGE, LABEL = "image", "label"  # names of the two tags of our label_config.xml

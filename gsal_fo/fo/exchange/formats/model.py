@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, ElementTree, ParseError, indent
 import defusedxml.ElementTree as safe
 from defusedxml import DefusedXmlException
 
-from gsal_fo.fo.formats.target import Target
+from gsal_fo.fo.exchange.formats.target import Target
 
 MOST = 1 << 30  # bytes of a label file, or of all label files of an archive: what memory takes in one piece
 

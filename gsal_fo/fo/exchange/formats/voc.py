@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
-from gsal_fo.fo.formats.model import Batch, Format, Item, Labeled, read_xml, refusal, write_xml
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Item, Labeled, read_xml, refusal, write_xml
 
 KIND = "Pascal VOC annotation"
 SET, MAP = "ImageSets/Main/default.txt", "labelmap.txt"

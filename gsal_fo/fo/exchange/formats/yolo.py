@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from gsal_fo.fo.formats.model import Batch, Format, Labeled, check_size, refusal
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, check_size, refusal
 
 KIND = "YOLO data set"
 LISTS = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")  # where tools put the class names

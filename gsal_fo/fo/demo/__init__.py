@@ -1,0 +1,1 @@
+"""The five-minute demo and its simulated labeler."""

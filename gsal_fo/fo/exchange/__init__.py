@@ -1,0 +1,1 @@
+"""Batches out to the labelers and labels back."""

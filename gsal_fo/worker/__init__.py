@@ -1,0 +1,1 @@
+"""Worker processes: starting them, reading their events, showing their progress."""

@@ -1,0 +1,1 @@
+"""One stage per statistic: each streams over the rows that it wants and leaves Parquet parts."""
