@@ -217,12 +217,24 @@ def test_without_a_manifest_names_match_and_doubtful_ones_are_listed(dataset, tm
     assert all(dataset[i].ground_truth.detections[0].bounding_box == [0, 0, 0.5, 0.5] for i in report.labeled)
 
 
-def test_unusable_boxes_are_listed_and_overhanging_ones_cut(scored, tmp_path):
-    out = gfo.export(gfo.select(scored, 1), tmp_path / "batch")
-    boxes = [[-10, -10, 20, 20], [0, 0, 0, 5], [100, 0, 5, 5], [0, 0, float("nan"), 5], "box"]
-    notes = [{"id": k, "image_id": 1, "category_id": 1, "bbox": b} for k, b in enumerate(boxes)]
+@pytest.mark.parametrize("odd", [[0, 0, 0, 5], [100, 0, 5, 5], [0, 0, float("nan"), 5], "box"])
+def test_an_image_with_an_unusable_box_is_named_and_stays_unlabeled(scored, tmp_path, odd):
+    """A box that is left out would train the detector on a false background."""
+    first, second = gfo.select(scored, 2).values("id")
+    out = gfo.export(scored.match_tags("gsal_round_001"), tmp_path / "batch")
+    number = {e["id"]: k for k, e in enumerate(exporting.read_manifest(out / "manifest.json")["images"], 1)}
+    boxes = [(number[first], [0, 0, 10, 10]), (number[first], odd), (number[second], [0, 0, 10, 10])]
+    notes = [{"id": k, "image_id": i, "category_id": 1, "bbox": b} for k, (i, b) in enumerate(boxes)]
     report = take(scored, edited(out, annotations=notes))
-    assert len(report.skipped) == 4 and report.boxes == 1
+    assert report.labeled == [second] and len(report.skipped) == 1
+    scored.reload()
+    assert scored[first].ground_truth is None
+
+
+def test_overhanging_boxes_are_cut_at_the_edge(scored, tmp_path):
+    out = gfo.export(gfo.select(scored, 1), tmp_path / "batch")
+    notes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [-10, -10, 20, 20]}]
+    report = take(scored, edited(out, annotations=notes))
     (label,) = scored[report.labeled[0]].ground_truth.detections
     assert label.bounding_box == pytest.approx([0, 0, 10 / 64, 10 / 48])
 

@@ -1,19 +1,15 @@
 """Labels coming back: from a labeling tool's file or a labels field into the label field, never over what is there."""
 
-import math
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.boxes import xywh_px_to_xywh_rel
 from gsal_fo.fo import runs, states
 from gsal_fo.fo.dataset import folders, pool
-from gsal_fo.fo.exchange import annotating, exporting
-from gsal_fo.fo.exchange.formats import FORMATS, Labeled, opened, read
-from gsal_fo.fo.exchange.matching import match
+from gsal_fo.fo.exchange import annotating, exporting, reading
+from gsal_fo.fo.exchange.formats import FORMATS
 from gsal_fo.fo.rounds import graph_of
 
 Labels = dict[str, list[tuple[str, list[float]]]]  # sample id -> (label, xywh_rel) boxes
@@ -105,6 +101,7 @@ def ingest(
         )
     exists = pool.check_detections(root, label_field, what="label field")
     report, sent = IngestReport(), Labels()
+    made: dict[str, list[fo.Detection]] = {}
     path = Path(labels).expanduser()
     if isinstance(labels, str) and root.has_sample_field(labels) and not path.exists():
         pool.check_detections(root, labels, what="labels field")
@@ -116,12 +113,16 @@ def ingest(
         sent = _from_field(root, annotating.PRELABELS, list(found))
     elif path.exists():
         about = _manifest(path if path.is_dir() else path.parent, manifest)
-        found = _from_files(root, path, format, label_field, about, report)
+        read = reading.from_files(root, path, format, label_field, about)
+        made = {i: a.detections for i, a in read.answers.items()}
+        found = {i: [(d.label, d.bounding_box) for d in detections] for i, detections in made.items()}
+        report.unmatched, report.skipped = read.unmatched, read.unread
         sent = _sent(about)
     else:
         raise ValueError(f'labels "{labels}" is neither a file nor a field of dataset "{root.name}"')
     with folders.lock(folders.runs_of(root.slug), wait=True):
-        _write(root, found, label_field, exists, set() if accept_prelabels else _untouched(found, sent), report)
+        untouched = set() if accept_prelabels else _untouched(found, sent)
+        _write(root, found, made, label_field, exists, untouched, report)
         report.waiting = [i for i, (_, state) in states.refresh(root).items() if state == states.SENT]
     counts = pool.label_counts([[label for label, _ in found[i]] for i in report.labeled])
     if runs.score_keys(root):
@@ -130,9 +131,15 @@ def ingest(
 
 
 def _write(
-    dataset: fo.Dataset, found: Labels, name: str, exists: bool, untouched: set[str], report: IngestReport
+    dataset: fo.Dataset,
+    found: Labels,
+    made: dict[str, list[fo.Detection]],
+    name: str,
+    exists: bool,
+    untouched: set[str],
+    report: IngestReport,
 ) -> None:
-    """Write what is new, in one bulk call."""
+    """Write what is new, in one bulk call; ``made``: the detections of labels that came from a file."""
     present: Labels = _from_field(dataset, name, list(found)) if exists else {}
     new: dict[str, fo.Detections] = {}
     for i, boxes in found.items():
@@ -142,7 +149,8 @@ def _write(
         if i in untouched:
             report.untouched.append(i)
             continue
-        new[i] = fo.Detections(detections=[fo.Detection(label=label, bounding_box=box) for label, box in boxes])
+        detections = made.get(i) or [fo.Detection(label=label, bounding_box=box) for label, box in boxes]
+        new[i] = fo.Detections(detections=detections)
         report.labeled.append(i)
         report.boxes += len(boxes)
         report.empty += [] if boxes else [i]
@@ -188,49 +196,6 @@ def _from_field(dataset: fo.Dataset, name: str, ids: list[str] | None = None) ->
     return {i: list(zip(r[0], r[1], strict=True)) for i, r in rows.items() if r[0] is not None}
 
 
-def _from_files(
-    dataset: fo.Dataset,
-    path: Path,
-    format: str,
-    label_field: str,
-    manifest: dict[str, Any] | None,
-    report: IngestReport,
-) -> Labels:
-    """Read a labeling tool's files, match their images to samples and check their boxes."""
-    with opened(path) as place:
-        images = read(place, format, label_field)
-    folder = path if path.is_dir() else path.parent
-    matched = match(dataset, folder, images, manifest)
-    report.unmatched = sorted(image.name for k, image in enumerate(images) if k not in matched)
-    if images and not matched:
-        raise ValueError(
-            f'none of the {len(images)} images in {path} is one of dataset "{dataset.name}", the first is '
-            f"{report.unmatched[0]}; check the dataset, or give the manifest.json of the export"
-        )
-    twice = [i for i, n in Counter(matched.values()).items() if n > 1]
-    if twice:
-        count = sum(1 for v in matched.values() if v == twice[0])
-        raise ValueError(f"{path} lists {count} images for sample {twice[0]}; remove all but one and try again")
-    files = pool.rows_of(dataset, list(matched.values()), ["filepath"])
-    out: Labels = {}
-    for k, sample in matched.items():
-        image = images[k]
-        report.skipped += [f"{image.name}: {reason}" for reason in image.skipped]
-        if image.boxes is None:
-            continue
-        size = (1.0, 1.0) if image.relative else None
-        out[sample] = []
-        for label, box in image.boxes:
-            size = size or _size(image, Path(files[sample][0]))
-            if reason := _unusable(box, size):
-                report.skipped.append(f"{image.name}: {reason}")
-                continue
-            x, y, w, h = (float(v) for v in xywh_px_to_xywh_rel(box, *size)[0])  # type: ignore[arg-type]
-            left, top = max(0.0, x), max(0.0, y)
-            out[sample].append((label, [left, top, min(1.0, x + w) - left, min(1.0, y + h) - top]))
-    return out
-
-
 def _manifest(folder: Path, given: str | Path | None) -> dict[str, Any] | None:
     if given is not None:
         return exporting.read_manifest(Path(given).expanduser())
@@ -239,29 +204,4 @@ def _manifest(folder: Path, given: str | Path | None) -> dict[str, Any] | None:
             return exporting.read_manifest(place / "manifest.json")
         except ValueError:
             continue
-    return None
-
-
-def _size(image: Labeled, file: Path) -> tuple[float, float]:
-    if image.size and all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in image.size):
-        return image.size
-    try:
-        return exporting.image_size(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{image.name} has no width and height in the label file, and {file} cannot be read; add the two"
-        ) from error
-
-
-def _unusable(box: Any, size: tuple[float, float]) -> str | None:
-    """Why a box cannot be taken, or None."""
-    if not isinstance(box, list) or len(box) != 4 or any(isinstance(v, bool) for v in box):
-        return f"bbox {box!r} is not [x, y, width, height]"[:200]
-    if not all(isinstance(v, int | float) and abs(v) < 1e9 and math.isfinite(v) for v in box):
-        return f"bbox {box!r} has values that are no finite numbers"[:200]
-    x, y, w, h = box
-    if w <= 0 or h <= 0:
-        return f"bbox {box!r} has no area"
-    if x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0:
-        return f"bbox {box!r} lies outside the image"
     return None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gsal_fo.fo.exchange.formats import coco, cvat, fiftyone, labelstudio, voc, yolo
-from gsal_fo.fo.exchange.formats.model import Batch, Box, Format, Item, Labeled, check_size, read_xml, unpack
+from gsal_fo.fo.exchange.formats.model import Batch, Box, Format, Item, Labeled, Shape, check_size, read_xml, unpack
 from gsal_fo.fo.exchange.formats.target import MEDIA, Target, file_digest
 
 FORMATS: dict[str, Format] = {
@@ -20,7 +20,20 @@ FORMATS: dict[str, Format] = {
 }
 ORDER = ("fiftyone", "cvat", "voc", "labelstudio", "coco", "yolo")  # the surest sign first
 
-__all__ = ["FORMATS", "MEDIA", "Batch", "Box", "Format", "Item", "Labeled", "Target", "file_digest", "opened", "read"]
+__all__ = [
+    "FORMATS",
+    "MEDIA",
+    "Batch",
+    "Box",
+    "Format",
+    "Item",
+    "Labeled",
+    "Shape",
+    "Target",
+    "file_digest",
+    "opened",
+    "read",
+]
 
 
 def read(path: Path, format: str, label_field: str) -> list[Labeled]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, read_json, refusal
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, Shape, read_json, refusal
 from gsal_fo.run_folder import shards
 
 KIND, NAME = "COCO detection file", "annotations.json"
@@ -57,9 +57,9 @@ def read(path: Path, label_field: str) -> list[Labeled]:
         raise refusal(
             path, KIND, f"an annotation is of image {sorted(map(str, strange_images))[0]}, which is not listed"
         )
-    boxes: dict[Any, list[tuple[str, Any]]] = {i: [] for i in images}
+    boxes: dict[Any, list[Shape]] = {i: [] for i in images}
     for image, category, box in owners:
-        boxes[image].append((categories[category], box))
+        boxes[image].append(Shape(categories[category], box))
     for i, image in images.items():
         image.boxes = boxes[i]
     return list(images.values())

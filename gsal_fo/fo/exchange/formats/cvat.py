@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, read_xml, refusal, write_xml
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, Shape, read_xml, refusal, write_xml
 
 KIND, NAME = "CVAT for images 1.1 file", "annotations.xml"
 SHAPES = ("polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
@@ -52,18 +52,18 @@ def _read(image: Element, path: Path) -> Labeled:
     assert out.boxes is not None
     for shape in image:
         if shape.tag in SHAPES:
-            out.skipped.append(f"a {shape.tag}, and only boxes are taken")
+            out.unread.append(f"a {shape.tag}, and only boxes are taken")
         if shape.tag != "box":
             continue
         label = shape.get("label") or ""
         corners = [_number(shape.get(n)) for n in ("xtl", "ytl", "xbr", "ybr")]
         left, top, right, bottom = corners
         if not label or left is None or top is None or right is None or bottom is None:
-            out.skipped.append("a box without a label or its four corners")
+            out.unread.append("a box without a label or its four corners")
         elif _number(shape.get("rotation")):
-            out.skipped.append(f'"{label}": a turned box, and only upright ones are taken')
+            out.unread.append(f'"{label}": a turned box, and only upright ones are taken')
         else:
-            out.boxes.append((label, [left, top, right - left, bottom - top]))
+            out.boxes.append(Shape(label, [left, top, right - left, bottom - top]))
     return out
 
 

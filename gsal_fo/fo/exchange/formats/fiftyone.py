@@ -6,7 +6,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.utils.data as foud
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, read_json, refusal
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, Shape, read_json, refusal
 
 KIND, NAME = "FiftyOneDataset", "samples.json"
 FACTS = {"score": float, "rank": int, "rationale": str}
@@ -65,7 +65,8 @@ def _read(sample: dict[str, Any], label_field: str) -> Labeled:
     if value is not None:
         if not _detections(value):
             raise KeyError(f"{label_field}, which holds no Detections")
-        out.boxes = [(str(d["label"]), d["bounding_box"]) for d in value.get("detections") or []]
+        out.answered = True  # a value without any detection is somebody's answer
+        out.boxes = [Shape(str(d["label"]), d["bounding_box"]) for d in value.get("detections") or []]
     return out
 
 

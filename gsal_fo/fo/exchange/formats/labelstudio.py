@@ -1,12 +1,11 @@
 """Label Studio: ``tasks.json`` with pre-labels as predictions, ``label_config.xml`` beside it, boxes in percent."""
 
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree.ElementTree import Element, SubElement
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Item, Labeled, read_json, refusal, write_xml
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Item, Labeled, Shape, read_json, refusal, write_xml
 from gsal_fo.run_folder import shards
 
 KIND, NAME, CONFIG = "Label Studio JSON export", "tasks.json", "label_config.xml"
@@ -84,31 +83,31 @@ def _read(task: dict[str, Any]) -> Labeled:
     if not done:
         return out
     readings = [_boxes(a.get("result") or []) for a in done]
-    boxes, skipped = readings[0]
-    if any(sorted(map(json.dumps, other)) != sorted(map(json.dumps, boxes)) for other, _ in readings[1:]):
-        out.skipped.append(f"{len(done)} annotations differ; star the right one as ground truth in Label Studio")
+    boxes, unread = readings[0]
+    if any(sorted(map(str, other)) != sorted(map(str, boxes)) for other, _ in readings[1:]):
+        out.unread.append(f"{len(done)} annotations differ; star the right one as ground truth in Label Studio")
         return out
-    out.boxes, out.skipped = boxes, skipped
+    out.boxes, out.unread, out.answered = boxes, unread, True
     return out
 
 
-def _boxes(results: list[dict[str, Any]]) -> tuple[list[tuple[str, Any]], list[str]]:
-    boxes: list[tuple[str, Any]] = []
-    skipped: list[str] = []
+def _boxes(results: list[dict[str, Any]]) -> tuple[list[Shape], list[str]]:
+    boxes: list[Shape] = []
+    unread: list[str] = []
     for r in results:
         if r.get("type") != "rectanglelabels":
             if r.get("type") not in ("choices", "textarea", "rating"):
-                skipped.append(f"a {r.get('type')}, and only labeled boxes are taken")
+                unread.append(f"a {r.get('type')}, and only labeled boxes are taken")
             continue
         value = r["value"]
         label = (value.get("rectanglelabels") or [None])[0]
         if not label:
-            skipped.append("a box without a label")
+            unread.append("a box without a label")
         elif value.get("rotation") or r.get("image_rotation"):
-            skipped.append(f'"{label}": a turned box or image, and only upright ones are taken')
+            unread.append(f'"{label}": a turned box or image, and only upright ones are taken')
         else:
-            boxes.append((str(label), [value[k] / 100 for k in ("x", "y", "width", "height")]))
-    return boxes, skipped
+            boxes.append(Shape(str(label), [value[k] / 100 for k in ("x", "y", "width", "height")]))
+    return boxes, unread
 
 
 def _file(address: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, ElementTree, ParseError, indent
 
 import defusedxml.ElementTree as safe
+import numpy as np
 from defusedxml import DefusedXmlException
 
 from gsal_fo.fo.exchange.formats.target import Target
@@ -59,22 +61,43 @@ class Batch:
 
 
 @dataclass
+class Shape:
+    """One annotated object as a label file has it, in the frame of its `Labeled`.
+
+    ``box``: [x, y, width, height] from the top left; of anything but an upright box the enclosing one. ``polygons``:
+    rings of [x, y] points, where an outline was drawn (of a turned box its four corners). ``mask``: True where the
+    object is, two-dimensional, stretched over the box. ``attributes``: whatever else the tool wrote of it, by the
+    tool's own names (``iscrowd``, ``occluded``, ``difficult``, ``rotation`` in degrees clockwise, custom ones).
+    """
+
+    label: str
+    box: list[float]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    polygons: list[list[list[float]]] | None = None
+    mask: np.ndarray | None = None
+
+
+@dataclass
 class Labeled:
     """One image as a label file has it.
 
-    ``boxes``: (label, [x, y, width, height] from the top left) as found, not yet checked; None where the labeler has
-    not got to it. ``size``: width and height in pixels that the boxes are measured in, None: ask the image;
-    ``relative``: boxes are shares of the image's sides. ``id``: the sample that the export put beside it. ``stem``:
-    ``name`` lacks its suffix. ``skipped``: what was found and cannot be taken, one reason each.
+    ``boxes``: its objects as found, not yet checked; None where the labeler has not got to it. ``size``: width and
+    height in pixels that they are measured in, None: ask the image; ``relative``: they are shares of the image's
+    sides. ``id``: the sample that the export put beside it. ``stem``: ``name`` lacks its suffix. ``answered``: the file
+    holds a sign that somebody finished this image, so that even no object is an answer; a format without such a sign
+    leaves it False. ``unread``: what could not be understood, a reason each: such an image stays unlabeled and is
+    named. ``dropped``: what annotators wrote that a Detection cannot hold, with counts.
     """
 
     name: str
-    boxes: list[tuple[str, Any]] | None = field(default_factory=list)
+    boxes: list[Shape] | None = field(default_factory=list)
     size: tuple[Any, Any] | None = None
     relative: bool = False
-    id: str | None = None
+    id: Any = None
     stem: bool = False
-    skipped: list[str] = field(default_factory=list)
+    answered: bool = False
+    unread: list[str] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Item, Labeled, read_xml, refusal, write_xml
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Item, Labeled, Shape, read_xml, refusal, write_xml
 
 KIND = "Pascal VOC annotation"
 SET, MAP = "ImageSets/Main/default.txt", "labelmap.txt"
@@ -71,15 +71,15 @@ def _read(path: Path) -> Labeled:
     for thing in root.iter("object"):
         label, place = (thing.findtext("name") or "").strip(), thing.find("bndbox")
         if not label or place is None:
-            out.skipped.append("an object without a name or a bndbox")
+            out.unread.append("an object without a name or a bndbox")
             continue
         try:
             left, top, right, bottom = (float(place.findtext(n) or "") for n in ("xmin", "ymin", "xmax", "ymax"))
         except ValueError:
-            out.skipped.append(f'"{label}": its bndbox has no four numbers')
+            out.unread.append(f'"{label}": its bndbox has no four numbers')
             continue
         assert out.boxes is not None
-        out.boxes.append((label, [left, top, right - left, bottom - top]))
+        out.boxes.append(Shape(label, [left, top, right - left, bottom - top]))
     return out
 
 

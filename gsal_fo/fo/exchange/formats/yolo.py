@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, check_size, refusal
+from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, Shape, check_size, refusal
 
 KIND = "YOLO data set"
 LISTS = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")  # where tools put the class names
@@ -66,14 +66,14 @@ def _line(image: Labeled, parts: list[str], where: str, classes: list[str], path
     if not parts[0].isdigit() or int(parts[0]) >= len(classes):
         raise refusal(path, KIND, f"{where} has class {parts[0][:40]!r}, and {len(classes)} are listed, from 0")
     if len(parts) > 6:
-        image.skipped.append(f"{where}: an outline, and only boxes are taken")
+        image.unread.append(f"{where}: an outline, and only boxes are taken")
         return
     try:
         x, y, w, h = (float(v) for v in parts[1:5])
     except ValueError:
         raise refusal(path, KIND, f"{where} is not `class x y width height`: {' '.join(parts)[:60]!r}") from None
     assert image.boxes is not None
-    image.boxes.append((classes[int(parts[0])], [x - w / 2, y - h / 2, w, h]))
+    image.boxes.append(Shape(classes[int(parts[0])], [x - w / 2, y - h / 2, w, h]))
 
 
 def _classes(folder: Path, path: Path) -> list[str]:
