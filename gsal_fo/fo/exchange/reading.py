@@ -21,12 +21,14 @@ class Answer:
 
     ``detections``: its objects, with attributes, polygons and masks as attributes of each detection; none: the file
     lists the image without any. ``answered``: the file itself holds a sign that somebody finished the image (see
-    `Labeled`); where it is False and ``detections`` is empty, silence and "nothing there" look the same. ``name``: what
-    the file calls the image.
+    `Labeled`); where it is False and ``detections`` is empty, silence and "nothing there" look the same. ``blank``: the
+    image's own label file is empty, a YOLO background image: take it as an answer unless the image is of a hand-off
+    (we, or the tool, may have written that file). ``name``: what the file calls the image.
     """
 
     detections: list[fo.Detection]
     answered: bool
+    blank: bool
     name: str
 
 
@@ -101,7 +103,7 @@ def _take(image: Labeled, sample: str, file: Path, out: Reading) -> None:
     if image.boxes is None:
         out.waiting.append(sample)
     else:
-        out.answers[sample] = Answer(detections, image.answered, image.name)
+        out.answers[sample] = Answer(detections, image.answered, image.blank, image.name)
 
 
 def _detection(shape: Shape, size: tuple[float, float]) -> fo.Detection:

@@ -65,8 +65,8 @@ def _read(sample: dict[str, Any], label_field: str) -> Labeled:
     if value is not None:
         if not _detections(value):
             raise KeyError(f"{label_field}, which holds no Detections")
-        out.answered = True  # a value without any detection is somebody's answer
         out.boxes = [Shape(str(d["label"]), d["bounding_box"]) for d in value.get("detections") or []]
+        out.answered = not out.boxes  # our export leaves such a field out: somebody wrote that there is nothing
     return out
 
 

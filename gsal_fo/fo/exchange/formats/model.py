@@ -85,8 +85,10 @@ class Labeled:
     height in pixels that they are measured in, None: ask the image; ``relative``: they are shares of the image's
     sides. ``id``: the sample that the export put beside it. ``stem``: ``name`` lacks its suffix. ``answered``: the file
     holds a sign that somebody finished this image, so that even no object is an answer; a format without such a sign
-    leaves it False. ``unread``: what could not be understood, a reason each: such an image stays unlabeled and is
-    named. ``dropped``: what annotators wrote that a Detection cannot hold, with counts.
+    leaves it False. ``blank``: the image has a label file of its own and it is empty, which is how YOLO writes a
+    background image; an answer only where the image was not handed out with an empty file. ``unread``: what could not
+    be understood, a reason each: such an image stays unlabeled and is named. ``dropped``: what annotators wrote that a
+    Detection cannot hold, with counts.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Labeled:
     id: Any = None
     stem: bool = False
     answered: bool = False
+    blank: bool = False
     unread: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 

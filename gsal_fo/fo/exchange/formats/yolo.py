@@ -56,6 +56,7 @@ def read(path: Path, label_field: str) -> list[Labeled]:
         for number, line in enumerate(lines, 1):
             if parts := line.split():
                 _line(image, parts, f"{text.name}, line {number}", classes, path)
+        image.blank = not image.boxes and not image.unread
         out.append(image)
     if not out:
         raise refusal(path, KIND, "it holds no label file (labels/*.txt)")
