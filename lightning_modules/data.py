@@ -1,12 +1,9 @@
-"""Images and crops for the workers: robust decoding, chunks of table rows, fixed-size tensors.
+"""Images and crops for the workers: chunks of table rows, fixed-size tensors.
 
 One item of a dataset here is a chunk of rows, decoded; a bad image becomes a reason in its row and never stops a run.
 """
 
-import hashlib
-import io
 import multiprocessing
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,69 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from gsal_fo.boxes import padded, xywh_rel_to_xyxy_px
+from gsal_fo.images import ImageError
 from gsal_fo.run_folder.shards import table_rows
-
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-DEEP_RANGE = (0.1, 99.9)  # percentiles mapped to 0 and 255: one hot pixel must not darken a 16-bit scan
-
-
-class ImageError(ValueError):
-    """An image file that cannot be used; the message is the reason."""
-
-
-def read_image(path: str | Path) -> tuple[np.ndarray, str]:
-    """Decode one image file.
-
-    Returns:
-        ``(H, W, 3)`` uint8 RGB, upright by its EXIF orientation as browsers show it, and the file's BLAKE2b digest
-        (32 hex). Gray is repeated, transparency lies on black, deeper than 8 bit is mapped from its own 0.1 to 99.9
-        percentile.
-
-    Raises:
-        ImageError: with the reason, for a file that is missing, empty, truncated, too large or no image.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError("the file is missing") from None
-    except OSError as error:
-        raise ImageError(f"the file cannot be read ({error.strerror or error})") from error
-    if not data:
-        raise ImageError("the file is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                pixels = _to_rgb(upright)
-    except UnidentifiedImageError:
-        raise ImageError("the file is not an image that Pillow can read") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"the image is too large ({error})") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
-        raise ImageError(f"the file is truncated or damaged ({error})") from error
-    return pixels, hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode in DEEP_MODES:
-        deep = np.asarray(image, dtype=np.float64)
-        low, high = np.percentile(deep[np.isfinite(deep)], DEEP_RANGE) if np.isfinite(deep).any() else (0.0, 0.0)
-        scale = 255 / (high - low) if high > low else 0.0
-        gray = np.clip((np.nan_to_num(deep, nan=low) - low) * scale, 0, 255).round().astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, rgba)
-    return np.array(image.convert("RGB"))
 
 
 def resized(pixels: np.ndarray, size: int) -> Tensor:
@@ -150,7 +91,7 @@ class RowChunks(Dataset):
         try:
             return {**row, **self.load(row)}
         except ImageError as error:
-            return {**row, "error": str(error)}
+            return {**row, "error": error.reason}
 
 
 def _rows(path: Path) -> int:

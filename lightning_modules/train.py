@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gsal_fo.boxes import xywh_rel_to_xyxy_px
 from gsal_fo.config import TrainConfig, from_dict, to_dict
+from gsal_fo.images import ImageError, read_image
 from gsal_fo.run_folder.shards import ShardError, table_rows
 from lightning_modules import worker
-from lightning_modules.data import ImageError, is_labeled, read_image
+from lightning_modules.data import is_labeled
 from lightning_modules.detectors.faster_rcnn import SMALLEST_BOX_PX, DetectorTrainer, build, save
 from lightning_modules.progress import Reporter
 
@@ -102,7 +103,7 @@ def readable(rows: list[dict[str, Any]], reporter: Reporter) -> list[dict[str, A
             read_image(row["filepath"])
             good.append(row)
         except ImageError as error:
-            reporter.failed(row["id"], str(error))
+            reporter.failed(row["id"], error.reason)
     return good
 
 

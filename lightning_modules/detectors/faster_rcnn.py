@@ -25,7 +25,8 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, batched_n
 from gsal_fo.acquisition.correction import local_contrast
 from gsal_fo.boxes import WHOLE_IMAGE, window_grid, xyxy_px_to_xywh_rel
 from gsal_fo.config import DetectorConfig, TrainConfig
-from lightning_modules.data import groups, read_image, resized, to_float
+from gsal_fo.images import read_image
+from lightning_modules.data import groups, resized, to_float
 from lightning_modules.nets import Encoder, load_encoder, untrained
 
 SMALL_CHANNELS = 64

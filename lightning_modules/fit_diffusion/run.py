@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gsal_fo.config import from_dict
 from gsal_fo.fit_settings import FitSettings
+from gsal_fo.images import ImageError, read_image
 from gsal_fo.run_folder.shards import ShardError, table_rows
 from lightning_modules import worker
-from lightning_modules.data import ImageError, read_image, resized
+from lightning_modules.data import resized
 from lightning_modules.fit_diffusion.fitting import fit
 from lightning_modules.fit_diffusion.latents import HELD_OUT, LatentFile, Latents, collect
 from lightning_modules.fit_diffusion.spaces import Coder, load_coder
@@ -99,7 +100,7 @@ def _latents(
             try:
                 yield resized(read_image(path)[0], settings.side)
             except ImageError as error:
-                reporter.failed(sample_id, str(error))
+                reporter.failed(sample_id, error.reason)
                 yield None
 
     return collect(read(), coder, settings, folder)

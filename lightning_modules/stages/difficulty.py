@@ -18,8 +18,9 @@ from gsal_fo.diffusion import (
     region_statistics,
     shared_noise,
 )
+from gsal_fo.images import read_image
 from lightning_modules.cache import StatisticsCache
-from lightning_modules.data import crops, groups, read_image, resized, to_float
+from lightning_modules.data import crops, groups, resized, to_float
 from lightning_modules.nets import Denoiser
 
 BOX_GRID = 1024  # crops are cut at this many steps per side, so that a cached crop is exactly the crop that was scored

@@ -7,7 +7,8 @@ import numpy as np
 import pytorch_lightning as pl
 
 from gsal_fo.boxes import WHOLE_IMAGE
-from lightning_modules.data import crops, groups, read_image, to_float
+from gsal_fo.images import read_image
+from lightning_modules.data import crops, groups, to_float
 from lightning_modules.nets import Clip, Encoder
 
 

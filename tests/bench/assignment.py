@@ -32,7 +32,7 @@ Item = tuple[np.ndarray, np.ndarray, list[str]]  # pixels (H, W, 3), boxes (n, 4
 def real(name: str, limit: int, seed: int) -> list[Item]:
     """A random part of a set, images without boxes left out."""
     from gsal_fo.boxes import xywh_px_to_xywh_rel
-    from lightning_modules.data import read_image
+    from gsal_fo.images import read_image
 
     folder = SHARED / "datasets" / name
     coco = json.loads((folder / LABELS[name]).read_text(encoding="utf-8"))

@@ -76,7 +76,8 @@ def manifest(name: str, work: Path, limit: int, seed: int) -> pa.Table:
 
 def fit(work: Path, rows: pa.Table, seed: int) -> str:
     """A feature-space model of the images; returns its folder."""
-    from lightning_modules.data import read_image, resized
+    from gsal_fo.images import read_image
+    from lightning_modules.data import resized
     from lightning_modules.fit_diffusion import FitSettings, collect, load_coder
     from lightning_modules.fit_diffusion import fit as fit_model
 

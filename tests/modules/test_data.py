@@ -1,54 +1,12 @@
-"""Decoding, crops, grouping and the statistics cache, against Pillow and plain arithmetic."""
+"""Crops, grouping and the statistics cache, against Pillow and plain arithmetic."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from lightning_modules.cache import StatisticsCache
-from lightning_modules.data import ImageError, crops, groups, read_image, resized
+from lightning_modules.data import crops, groups, resized
 from lightning_modules.stages.difficulty import quantized
-
-
-def test_gray_color_and_exif_come_out_as_upright_rgb(tmp_path):
-    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
-    Image.fromarray(pixels).save(tmp_path / "color.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "color.png")[0], pixels)
-    Image.fromarray(pixels[..., 0]).save(tmp_path / "gray.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "gray.png")[0], np.repeat(pixels[..., :1], 3, 2))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate 90 degrees clockwise to show"
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "turned.png")[0], np.rot90(pixels, -1))
-
-
-def test_sixteen_bits_use_the_range_that_is_there(tmp_path):
-    ramp = np.linspace(1000, 5000, 64 * 64).astype(np.uint16).reshape(64, 64)  # 12-bit data in a 16-bit file
-    ramp[0, 0] = 65535  # one hot pixel
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    got = read_image(tmp_path / "deep.png")[0][..., 0].astype(int)
-    want = (ramp.astype(float) - 1000) / 4000 * 255
-    assert np.abs(got - want).ravel()[5:-5].max() < 3  # 0.1 % at either end is clipped
-
-
-def test_transparency_lies_on_black(tmp_path):
-    image = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
-    image.putpixel((1, 0), (200, 100, 50, 0))
-    image.save(tmp_path / "alpha.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png")[0][0], [[200, 100, 50], [0, 0, 0]])
-
-
-def test_the_digest_is_of_the_file_not_of_its_name(tmp_path):
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
-    Image.new("L", (4, 4), 1).save(tmp_path / "c.png")
-    digests = [read_image(tmp_path / f"{n}.png")[1] for n in "abc"]
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_a_folder_is_no_image(tmp_path):
-    with pytest.raises(ImageError, match="cannot be read"):
-        read_image(tmp_path)
 
 
 def test_a_crop_is_the_padded_box(tmp_path):

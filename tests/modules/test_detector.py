@@ -9,8 +9,9 @@ import torch
 
 from gsal_fo.boxes import iou
 from gsal_fo.config import DetectorConfig, TrainConfig, to_dict
+from gsal_fo.images import read_image
 from gsal_fo.run_folder import shards
-from lightning_modules.data import read_image, to_float
+from lightning_modules.data import to_float
 from lightning_modules.detectors import faster_rcnn as D
 from tests.modules.helpers import BOXES, run_here, write_images, write_run
 

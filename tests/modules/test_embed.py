@@ -7,9 +7,10 @@ import pytest
 
 from gsal_fo.concepts.build import building
 from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.images import read_image
 from gsal_fo.worker import embedding
 from gsal_fo.worker.process import WorkerError
-from lightning_modules.data import crops, read_image, to_float
+from lightning_modules.data import crops, to_float
 from lightning_modules.nets import load_clip
 from tests.modules.helpers import write_images
 

@@ -263,7 +263,8 @@ def test_auto_takes_what_the_labeled_crops_speak_for_and_says_so(images, model, 
     from gsal_fo.concepts.auto_assign import choose
     from gsal_fo.concepts.graph import ConceptGraph
     from gsal_fo.concepts.similarity import background_embeddings, text_embeddings
-    from lightning_modules.data import crops, read_image, to_float
+    from gsal_fo.images import read_image
+    from lightning_modules.data import crops, to_float
     from lightning_modules.nets import load_clip, load_encoder
 
     encoder = "mobilenet_v2:none"

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-from PIL import Image
 
 import gsal_fo
 from gsal_fo.fo import rounds, runs, states
 from gsal_fo.fo.dataset import folders, pool
 from gsal_fo.fo.exchange.formats import FORMATS, MEDIA, Batch, Box, Item, Target
+from gsal_fo.images import ImageError, upright_size
 from gsal_fo.run_folder import shards
 
 KIND = "gsal-export"
 FLOOR = 0.3  # detection score from which a proposal is worth a labeler's correction
 CSV_COLUMNS = ("file", "id", "rank", "score", "difficulty", "rarity", "round", "path", "rationale")
 SOURCES = ("detector", "field")  # windows and whole images are no guesses at a box
-ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-ORIENTATION = 0x0112
 LIST = "images.txt"
 ENTRY = {"id", "file", "source", "sha256"}  # what finding an image again needs
 
@@ -165,10 +163,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as a viewer shows the image, from its header; raises OSError or ValueError."""
-    with Image.open(path) as image:
-        width, height = image.size
-        return (height, width) if image.getexif().get(ORIENTATION) in ROTATED else (width, height)
+    """Width and height in pixels as a viewer shows the image, from its header; raises ImageError."""
+    return upright_size(path)
 
 
 def claimed(folder: Path) -> list[str]:
@@ -211,11 +207,8 @@ def _items(
         source = Path(row["filepath"])
         try:
             size = image_size(source)
-        except (OSError, ValueError) as error:
-            reason = (
-                "the file is missing" if isinstance(error, FileNotFoundError) else f"not a readable image ({error})"
-            )
-            missing.append({"id": i, "source": str(source), "reason": reason})
+        except ImageError as error:
+            missing.append({"id": i, "source": str(source), "reason": error.reason})
             continue
         facts = {n: row.get(f"gsal_{n}") for n in names}
         for n in ("rank", "score", "rationale"):  # a later ranking has emptied them: what counted is why it was picked

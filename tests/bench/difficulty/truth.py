@@ -10,7 +10,8 @@ import torch
 
 from gsal_fo.boxes import iou, xywh_px_to_xywh_rel
 from gsal_fo.diffusion import reduce_map, region_statistics
-from lightning_modules.data import read_image, resized
+from gsal_fo.images import read_image
+from lightning_modules.data import resized
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 LABELS = {"neu_det": "labels_lt.json", "deeppcb": "labels.json", "bccd": "labels.json"}
