@@ -7,8 +7,8 @@ import fiftyone as fo
 
 from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking
-from gsal_fo.audit import ledger, verify
-from gsal_fo.fo import progress, rounds, runs, states, writing
+from gsal_fo.audit import entries
+from gsal_fo.fo import ledgers, progress, rounds, runs, states, writing
 from gsal_fo.fo.app import views
 from gsal_fo.fo.dataset import folders, pool
 
@@ -50,8 +50,8 @@ def _cancel(dataset: fo.Dataset, number: int | None, tell: progress.OnEvent) -> 
     if mark and config.score_run in runs.score_keys(dataset):
         run = Path(runs.load(dataset, config.score_run).config.run_dir)
         # The entry comes first: should the rest be cut short, cancelling again takes it to its end.
-        if run.is_dir() and not verify.is_cancelled(run, mark):
-            ledger.append(run, verify.cancellation(mark, dataset=dataset.name, round=number, tag=config.tag))
+        if run.is_dir() and not ledgers.is_cancelled(dataset, config.score_run, mark):
+            ledgers.record(dataset, config.score_run, entries.cancellation(mark, round=number, tag=config.tag))
     dataset.delete_run(key)
     view = views.OURS + "latest round"
     if dataset.has_saved_view(view):

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import gsal_fo
 from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking as rankings
-from gsal_fo.audit import ledger, verify
+from gsal_fo.audit import entries
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.fo import progress, runs, states, writing
+from gsal_fo.fo import ledgers, progress, runs, states, writing
 from gsal_fo.fo.app import sidebar
 from gsal_fo.fo.dataset import bulk, fields, folders, labels, pool
 
@@ -98,9 +98,8 @@ def _select(
         for i, r in zip(ids, rows, strict=True)
     ]
     run = Path(record.run_dir)
-    about = {"dataset": dataset.name, "round": number, "tag": tag, "score_run": info.key, "budget": budget}
-    about["digests"] = dict(record.digests)
-    head = ledger.append(run, verify.entry_of(run, state.graph, ranking, rows, **about))
+    about = {"round": number, "tag": tag, "score_run": info.key, "budget": budget, "digests": dict(record.digests)}
+    mark = ledgers.record(dataset, info.key, entries.selection(run, state.graph, ranking, rows, **about))
     config = runs.GSALSelectRunConfig(
         fields=list(fields.SELECT_FIELDS),
         tag=tag,
@@ -114,7 +113,7 @@ def _select(
         counts={"pool": int(keep.sum()), "picked": len(ids), "missing": len(missing)},
         notes=state.notes,
         gsal_fo_version=gsal_fo.__version__,
-        ledger=head,
+        ledger=mark,
         **writing.facts_of(ranking),
     )
     # The record comes first: should the writing be cut short, deleting the run takes back what was written.
@@ -254,7 +253,5 @@ def _next_round(dataset: fo.Dataset) -> int:
     number."""
     known = [runs.load(dataset, key).config.round for key in runs.select_keys(dataset)]
     known += [int(m[1]) for tag in dataset.distinct("tags") if (m := re.fullmatch(r"gsal_round_(\d+)", tag))]
-    for key in runs.score_keys(dataset):
-        entries = ledger.read(Path(runs.load(dataset, key).config.run_dir)).entries
-        known += [e["round"] for e in entries if "cancels" in e and e.get("dataset") == dataset.name]
+    known += ledgers.numbers_taken(dataset)
     return max(known, default=0) + 1

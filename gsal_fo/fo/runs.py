@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.odm as foo
 import fiftyone.core.runs as fos
 
 from gsal_fo.fo.dataset import fields
@@ -132,8 +133,30 @@ def next_key(dataset: fo.Dataset, method: str, taken: Iterable[str] = ()) -> str
 
 
 def register(dataset: fo.Dataset, key: str, config: fos.RunConfig) -> None:
-    """Write or replace a run record without touching the fields: their writer replaces those."""
+    """Write or replace a run record without touching the fields: their writer replaces those.
+
+    What the dataset remembers of the run's ledger goes on: the ledger of the run folder does.
+    """
+    if key in dataset.list_runs() and (head := ledger_head(dataset, key)) is not None:
+        config.ledger_head = head
     dataset.register_run(key, config, overwrite=True, cleanup=False)
+
+
+def ledger_head(dataset: fo.Dataset, key: str) -> dict[str, Any] | None:
+    """What the dataset remembers of the ledger of a scoring, from the database: another process may have written it
+    after this one has read the record."""
+    doc = fo.Run._get_run_doc(dataset, key)
+    found = foo.get_db_conn()[doc._get_collection_name()].find_one({"_id": doc.id}, {"config.ledger_head": 1})
+    head = ((found or {}).get("config") or {}).get("ledger_head")
+    return dict(head) if head else None
+
+
+def set_ledger_head(dataset: fo.Dataset, key: str, head: Mapping[str, Any]) -> None:
+    """Keep what the dataset remembers of the ledger of a scoring; nothing else of the record is written."""
+    doc = fo.Run._get_run_doc(dataset, key)
+    collection = foo.get_db_conn()[doc._get_collection_name()]
+    collection.update_one({"_id": doc.id}, {"$set": {"config.ledger_head": dict(head)}})
+    doc.config["ledger_head"] = dict(head)
 
 
 def pairs(values: Mapping[str, Any]) -> list[list[Any]]:
