@@ -1,0 +1,1 @@
+"""Comparing strategies by simulation on images that already have labels (`gsal compare`)."""
