@@ -36,6 +36,15 @@ def padded(boxes: np.ndarray, fraction: float) -> np.ndarray:
     return np.concatenate([low, high - low], axis=1).astype(np.float32)
 
 
+def crop_windows(boxes: np.ndarray, width: int, height: int, *, pad: float) -> np.ndarray:
+    """(N, 4) int64 left, top, right, bottom of the pixels that padded boxes ``xywh_rel`` cover: at least one each, all
+    inside the image. What a model sees of a box, and what a person is shown of it."""
+    corners = xywh_rel_to_xyxy_px(padded(boxes, pad), width, height)
+    low = np.minimum(corners[:, :2].astype(np.int64), (width - 1, height - 1))
+    high = np.minimum(np.maximum(np.ceil(corners[:, 2:]).astype(np.int64), low + 1), (width, height))
+    return np.concatenate([low, high], axis=1)
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union (N, M) of boxes (N, 4) and (M, 4), both ``xywh`` in one frame; 0 where the union is
     empty."""

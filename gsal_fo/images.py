@@ -161,7 +161,7 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def _identified(file: BinaryIO) -> ImageFile.ImageFile:
-    """As ``Image.open``, without its limit on pixels: that is one for the whole process, which others may rely on."""
+    """As Pillow opens it, without its limit on pixels: that is one for the whole process, which others may rely on."""
     tried: set[str] = set()
     for load in (Image.preinit, Image.init):
         load()

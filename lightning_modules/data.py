@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
-from gsal_fo.boxes import padded, xywh_rel_to_xyxy_px
+from gsal_fo.boxes import crop_windows
 from gsal_fo.images import ImageError
 from gsal_fo.run_folder.shards import table_rows
 
@@ -34,9 +34,7 @@ def crops(pixels: np.ndarray, boxes: np.ndarray, *, pad: float, size: int) -> Te
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     height, width = pixels.shape[:2]
     out = torch.empty((len(boxes), 3, size, size), dtype=torch.uint8)
-    for i, (x1, y1, x2, y2) in enumerate(xywh_rel_to_xyxy_px(padded(boxes, pad), width, height)):
-        left, top = min(int(x1), width - 1), min(int(y1), height - 1)
-        right, bottom = max(left + 1, int(np.ceil(x2))), max(top + 1, int(np.ceil(y2)))
+    for i, (left, top, right, bottom) in enumerate(crop_windows(boxes, width, height, pad=pad)):
         out[i] = _square(image[:, top:bottom, left:right], size)
     return out
 

@@ -13,6 +13,7 @@ from PIL import Image
 from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.acquisition.runner_up import best_left, reason
 from gsal_fo.audit import ledger, verify
+from gsal_fo.images import ImageError, open_upright
 from gsal_fo.pages.pictures import CROP, SIDE, cut, inline, rect
 from gsal_fo.run_folder import error_maps, shards
 
@@ -127,10 +128,9 @@ def _card(
 def _pictures(ranking: Ranking, row: int, path: Path, error_map: Image.Image | None) -> str:
     """The image with its proposals, the decisive crop and the error map."""
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except OSError as error:
-        return f'<p class="bad">the image cannot be shown: {escape(str(error))}</p>'
+        image = open_upright(path)
+    except ImageError as error:
+        return f'<p class="bad">{escape(str(error))}</p>'
     table, decisive = ranking.table, int(ranking.scores.decisive[row])
     own = np.flatnonzero(table.proposal_image == row)
     boxes = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from gsal_fo.concepts.build.candidates import Candidate, Crop, Found
+from gsal_fo.images import ImageError, open_upright
 from gsal_fo.pages.pictures import CROP, cut, inline
 
 LABEL_PX = 18  # height of a candidate's line on the sheet
@@ -33,9 +34,8 @@ def write(found: Found, page: Path, sheet: Path, *, graph: str, run: str) -> Non
 
 def _crop(crop: Crop) -> Image.Image | None:
     try:
-        with Image.open(crop.path) as file:
-            return cut(file.convert("RGB"), crop.box)
-    except OSError:
+        return cut(open_upright(crop.path), crop.box)
+    except ImageError:
         return None
 
 

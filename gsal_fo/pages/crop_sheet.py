@@ -17,15 +17,6 @@ CAPTION = 0.6  # of a cell: three lines
 WIDEST = 1.4  # a column's width over the height of its cell, on a wide panel
 
 
-def as_rgb(file: Image.Image) -> Image.Image:
-    """Eight bits a channel: 16-bit and float images are stretched between their extremes."""
-    if file.mode.startswith(("I", "F")):
-        values = np.asarray(file, dtype=np.float64)
-        low, high = float(values.min()), float(values.max())
-        return Image.fromarray(((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)).convert("RGB")
-    return file.convert("RGB")
-
-
 def colored(gray: np.ndarray) -> Image.Image:
     """A gray map (h, w) uint8 in Plotly's Inferno colors: black is usual, yellow is where the model struggles most."""
     from plotly.colors import sequential

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from gsal_fo.boxes import padded
+from gsal_fo.boxes import crop_windows
 
 SIDE, CROP = 256, 96  # pixels of a picture and of a crop on a page
 PAD = 0.2  # of a box's size, as the crops that the models see
@@ -31,5 +31,5 @@ def rect(box: Sequence[float], kind: str, text: str) -> str:
 
 def cut(image: Image.Image, box: Sequence[float]) -> Image.Image:
     """The crop of a box ``xywh_rel``, padded as the models see it, at least one pixel."""
-    x, y, w, h = padded(np.array(box), PAD)[0] * (*image.size, *image.size)
-    return image.crop((int(x), int(y), max(int(x + w), int(x) + 1), max(int(y + h), int(y) + 1)))
+    left, top, right, bottom = crop_windows(np.array(box), *image.size, pad=PAD)[0].tolist()
+    return image.crop((left, top, right, bottom))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from gsal_fo.images import ImageError, open_upright
 from gsal_fo.pages.graph_page import TITLES
 from gsal_fo.pages.pictures import CROP, SIDE, cut, inline, rect
 
@@ -174,8 +174,10 @@ def _seconds(summary: Mapping[str, Any]) -> go.Figure:
 
 
 def _card(pick: PickedImage) -> str:
-    with Image.open(pick.filepath) as file:
-        image = file.convert("RGB")
+    try:
+        image = open_upright(pick.filepath)
+    except ImageError as error:
+        return f"<article><p>{escape(str(error))}</p></article>"
     boxes = [rect(b, "decisive" if i == pick.decisive else "proposal", t) for i, (b, t) in enumerate(pick.proposals)]
     boxes += [rect(b, "truth", f"truth: {t}") for b, t in pick.labels]
     crop = ""

@@ -3,9 +3,11 @@
 import io
 import os
 import pickle
+import re
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -327,3 +329,11 @@ def test_any_damage_is_an_image_or_an_image_error(tmp_path, suffix):
                 ask(path)
             except ImageError as error:
                 assert len(error.reason) < 250 and error.reason.isprintable()
+
+
+def test_nobody_else_opens_image_files():
+    root = Path(images.__file__).parents[1]
+    files = [p for d in ("gsal_fo", "lightning_modules", "plugins") for p in (root / d).rglob("*.py")]
+    assert len(files) > 100
+    opens = re.compile(r"\bImage\.open\(|cv2\.imread|imageio|torchvision\.io|plt\.imread")
+    assert [p.name for p in files if opens.search(p.read_text(encoding="utf-8"))] == []

@@ -308,4 +308,4 @@ class TestWhy:
         sample.filepath = "/nowhere/gone.png"
         sample.save()
         event = Event("gsal_why", scored, "on_load", sample=sample.id)
-        assert "cannot be shown" in event.state["unreadable"] and event.data["terms"]
+        assert "the file is missing" in event.state["unreadable"] and event.data["terms"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import fiftyone as fo
 import numpy as np
-from PIL import Image
 
 from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking as rankings
@@ -16,6 +15,7 @@ from gsal_fo.acquisition.strategies.gsal.terms import terms
 from gsal_fo.audit import ledger, verify
 from gsal_fo.fo import rounds, runs
 from gsal_fo.fo.dataset import pool
+from gsal_fo.images import open_upright, read_image
 from gsal_fo.pages import crop_sheet
 from gsal_fo.run_folder import cache
 
@@ -92,17 +92,12 @@ def pictures(shown: Why) -> list[crop_sheet.Pair]:
     """Each proposal's crop and the same piece of the error map.
 
     Raises:
-        ValueError: the image file cannot be read.
+        ImageError: the image or its map cannot be read.
     """
-    try:
-        with Image.open(shown.filepath) as file:
-            image = crop_sheet.as_rgb(file)
-    except OSError as error:
-        raise ValueError(f"the image {shown.filepath} cannot be shown: {error}") from error
+    image = open_upright(shown.filepath)
     heat = None
     if shown.map_path and Path(shown.map_path).is_file():
-        with Image.open(shown.map_path) as file:
-            heat = crop_sheet.colored(np.asarray(file.convert("L")))
+        heat = crop_sheet.colored(read_image(shown.map_path)[0][..., 0])  # gray: all channels are the same
     return [crop_sheet.pair(image, heat, p.box) for p in shown.proposals]
 
 
