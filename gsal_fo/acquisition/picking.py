@@ -46,6 +46,8 @@ def greedy(
     proposal_image: np.ndarray,
     params: GsalParams,
     ids: Sequence[str] | np.ndarray,
+    *,
+    pickable: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows (budget,) int64 in the order picked; after each pick its concepts count as labeled once more and Eq. 4, 9,
     10 and 2 are evaluated again.
@@ -55,20 +57,21 @@ def greedy(
     standard deviations stay those of the pool before the batch.
 
     Args:
-        budget: images to pick, at most ``len(hard.rows)``.
+        budget: images to pick, at most as many as are both in ``hard.rows`` and pickable.
         hard: difficulty of the pool.
         bonus_of: from picks so far per fine index to a bonus per index: (F + 2,), the last two those of -2 and -1.
         fine: assigned index per proposal (P,), -1 background, -2 unmatched.
         proposal_image: row of each proposal (P,).
         params: constants.
         ids: sample ids (N,), which break ties.
+        pickable: (N,) bool, the images that may be picked; None is all of them.
     """
     owner, concept = np.asarray(proposal_image)[hard.used], np.asarray(fine)[hard.used]
     known = concept >= 0
     pairs = np.unique(np.stack([owner[known], concept[known]], axis=1), axis=0)
     begin = np.searchsorted(pairs[:, 0], np.arange(len(hard.image) + 1))
     added: dict[int, int] = {}
-    taken = np.zeros(len(hard.image), dtype=bool)
+    taken = np.zeros(len(hard.image), dtype=bool) if pickable is None else ~pickable
     picks = np.empty(budget, dtype=np.int64)
     table: np.ndarray | None = None
     score = np.empty(0)

@@ -83,7 +83,7 @@ def choose(ranking: Ranking, budget: Budget, boxes: np.ndarray, costs: Costs) ->
     if budget.unit == "images":
         return pick(ranking, int(budget.amount))
     price = boxes if budget.unit == "boxes" else seconds(boxes, costs) / 60
-    pool = len(ranking.order)
+    pool = len(ranking.choice)
     count = min(pool, 64) or 1  # of an empty pool, ``pick`` says so itself
     while True:
         rows = pick(ranking, count)
@@ -151,10 +151,15 @@ def rivals(ranking: Ranking, count: int) -> dict[str, np.ndarray | None]:
     """What entropy and random (with the ranking's seed) would pick of the same images: rows (count,); None for entropy
     where no detector ran."""
     rows, table = ranking.hard.rows, ranking.table
+
+    def best(score: np.ndarray) -> np.ndarray:
+        order = best_first(score, table.ids)
+        return order[ranking.pickable[order]][:count]
+
     out: dict[str, np.ndarray | None] = {"entropy": None}
     if np.isfinite(table.entropy[rows]).any():
-        out["entropy"] = best_first(entropy_scores(table.entropy, rows), table.ids)[:count]
-    out["random"] = best_first(random_scores(table.ids, rows, ranking.params.seed), table.ids)[:count]
+        out["entropy"] = best(entropy_scores(table.entropy, rows))
+    out["random"] = best(random_scores(table.ids, rows, ranking.params.seed))
     return out
 
 

@@ -18,7 +18,11 @@ from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
 from gsal_fo.run_folder.pool_columns import PoolTable, load_pool
 
-__all__ = ["PoolTable", "Ranking", "load_pool", "pick", "rank"]
+__all__ = ["RULES", "PoolTable", "Ranking", "load_pool", "pick", "rank"]
+
+# Which rules a ranking goes by; an entry of the ledger names them, so that older ones are derived as they were made.
+# 1: crops that match no concept earn their bonus whatever ``levels`` says. 2: only where ``levels`` holds F.
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,11 @@ class Ranking:
     """A ranked pool. Rows and positions are those of ``table``.
 
     ``labels``: label counts that coverage was made from; ``coverage``, ``thresholds`` (tau per level) and ``rare`` as
-    in ``ConceptGraph``; ``bonus`` (P,) rarity bonus of each proposal; ``kept`` (N,) bool, the images that took part;
-    ``scores`` as ``gsal_scores`` returns them, NaN for images that took no part. Under the baselines "entropy" and
-    "random" ``scores.score`` is the entropy (nats) or the draw in [0, 1), and the rest is GSAL's.
+    in ``ConceptGraph``; ``bonus`` (P,) rarity bonus of each proposal; ``kept`` (N,) bool, the images whose means and
+    standard deviations count; ``free`` (N,) bool, those of them that get a rank; ``pickable`` (N,) bool, those of them
+    that a batch may take; ``scores`` as ``gsal_scores`` returns them, NaN for images that took no part, ``order``
+    without those that get no rank. Under the baselines "entropy" and "random" ``scores.score`` is the entropy (nats) or
+    the draw in [0, 1), and the rest is GSAL's.
     """
 
     table: PoolTable
@@ -40,13 +46,21 @@ class Ranking:
     rare: Mapping[str, bool]
     bonus: np.ndarray
     kept: np.ndarray
+    free: np.ndarray
+    pickable: np.ndarray
     scores: Scores
     hard: Difficulty
+    rules: int = RULES
 
     @property
     def order(self) -> np.ndarray:
         """Rows best first, without the unranked."""
         return self.scores.order
+
+    @cached_property
+    def choice(self) -> np.ndarray:
+        """Rows that a batch may take, best first."""
+        return self.order[self.pickable[self.order]]
 
     @cached_property
     def rank(self) -> np.ndarray:
@@ -122,6 +136,8 @@ class Ranking:
         table = self.table
         if not self.kept[row]:
             return "it took no part in this ranking"
+        if not self.free[row]:
+            return "it was not to be picked in this ranking"
         if not (np.isfinite(table.image_error[row]) and np.isfinite(table.image_variance[row])):
             return "the difficulty of the image is not finite"
         if row in self.scores.unranked:
@@ -136,8 +152,14 @@ def rank(
     params: GsalParams | None = None,
     *,
     keep: np.ndarray | None = None,
+    free: np.ndarray | None = None,
+    pickable: np.ndarray | None = None,
+    rules: int = RULES,
 ) -> Ranking:
     """Rank a scored pool with the labels that exist now.
+
+    Z is over the current unlabeled pool (METHOD.md section 4): an image that a round has picked and nobody has labeled
+    yet is unlabeled, and a view restricts what can be picked; neither changes the scores of the others.
 
     Args:
         table: what ``load_pool`` read.
@@ -145,17 +167,20 @@ def rank(
         labels: labeled instances per label; those outside the graph are ignored, so count them by CLIP first (METHOD.md
             section 1).
         params: constants, switches, strategy.
-        keep: (N,) bool, the images still in the pool; means and standard deviations are taken over them alone.
+        keep: (N,) bool, the unlabeled images; means and standard deviations are taken over them alone. None: all.
+        free: (N,) bool, those of them that get a rank: in no round yet. None: all of them.
+        pickable: (N,) bool, those of them that ``pick`` may take. None: all of them.
+        rules: of which ranking this is to be another; see ``RULES``.
 
     Raises:
-        ValueError: if ``keep`` does not fit the table, the table's concepts do not fit the graph, or the strategy is
+        ValueError: if a mask does not fit the table, the table's concepts do not fit the graph, or the strategy is
             "entropy" and no detector ran.
     """
     params = params or GsalParams()
     n = len(table.ids)
-    kept = np.ones(n, dtype=bool) if keep is None else np.asarray(keep)
-    if kept.shape != (n,) or kept.dtype != np.bool_:
-        raise ValueError(f"keep must be ({n},) bool, one per image of the pool table; got {kept.shape} {kept.dtype}")
+    kept = _mask("keep", keep, np.ones(n, dtype=bool))
+    ranked = _mask("free", free, kept)
+    choice = _mask("pickable", pickable, ranked)
     if len(table.fine) and not -2 <= table.fine.min() <= table.fine.max() < len(graph.fine):
         raise ValueError(
             f"the run assigned concept {table.fine.max()}, and the graph {graph.name} has {len(graph.fine)} fine "
@@ -166,7 +191,7 @@ def rank(
         graph = shuffled_graph(graph, params.seed)
     coverage = graph.coverage(labels)
     finite = np.isfinite(table.proposal_error) & np.isfinite(table.proposal_variance)
-    bonus = np.where(finite, bonus_table(graph, coverage, params)[table.fine], 0.0)
+    bonus = np.where(finite, bonus_table(graph, coverage, params, rules)[table.fine], 0.0)
     hard = _difficulty_of(measured, graph, params, kept)
     scores = fuse(hard, bonus, params, ids=table.ids)
     if params.strategy in ("entropy", "random"):
@@ -176,6 +201,7 @@ def rank(
             else entropy_scores(table.entropy, hard.rows)
         )
         scores = replace(scores, score=score, order=best_first(score, table.ids))
+    scores = replace(scores, order=scores.order[ranked[scores.order]])
     return Ranking(
         table=table,
         graph=graph,
@@ -186,8 +212,11 @@ def rank(
         rare=graph.rare(coverage, params),
         bonus=bonus,
         kept=kept,
+        free=ranked,
+        pickable=choice,
         scores=scores,
         hard=hard,
+        rules=rules,
     )
 
 
@@ -198,30 +227,48 @@ def pick(ranking: Ranking, budget: int) -> list[int]:
     ``params.batch="greedy"`` re-counts coverage after each pick, where the strategy reads coverage; all else takes the
     top of the ranking.
 
-    Raises ValueError if the budget is not in [1, images that can be ranked].
+    Raises ValueError if the budget is not in [1, images that can be picked].
     """
     params, table = ranking.params, ranking.table
-    budget = check_budget(budget, len(ranking.order))
+    budget = check_budget(budget, len(ranking.choice))
     if params.strategy == "no_rarity":
         concept = np.where(ranking.scores.decisive >= 0, table.fine[ranking.scores.decisive], -1)
-        return quotas(ranking.order, concept)[:budget].tolist()
+        return quotas(ranking.choice, concept)[:budget].tolist()
     reads_coverage = params.strategy not in ("diffusion_only", "no_rarity", "entropy", "random")
     if params.batch == "static" or not reads_coverage:
-        return ranking.order[:budget].tolist()
+        return ranking.choice[:budget].tolist()
 
     def bonus_of(added: Mapping[int, int]) -> np.ndarray:
         names = ranking.graph.fine
         labels = {name: ranking.labels.get(name, 0) + added.get(i, 0) for i, name in enumerate(names)}
-        return bonus_table(ranking.graph, ranking.graph.coverage(labels), params)
+        return bonus_table(ranking.graph, ranking.graph.coverage(labels), params, ranking.rules)
 
-    return greedy(budget, ranking.hard, bonus_of, table.fine, table.proposal_image, params, table.ids).tolist()
+    among = np.zeros(len(table.ids), dtype=bool)
+    among[ranking.choice] = True
+    picks = greedy(budget, ranking.hard, bonus_of, table.fine, table.proposal_image, params, table.ids, pickable=among)
+    return picks.tolist()
 
 
-def bonus_table(graph: ConceptGraph, coverage: Mapping[str, int], params: GsalParams) -> np.ndarray:
-    """Bonus by assigned index (F + 2,): the fine nodes, then unmatched (index -2) and background (index -1, always
-    0)."""
+def bonus_table(graph: ConceptGraph, coverage: Mapping[str, int], params: GsalParams, rules: int = RULES) -> np.ndarray:
+    """Bonus by assigned index (F + 2,): the fine nodes, then unmatched (index -2) and background (index -1, always 0).
+
+    Unmatched counts as a fine node that nobody has labeled, where ``levels`` counts fine nodes at all.
+    """
     bonus = graph.bonus(coverage, params)
-    return np.array([*(bonus[name] for name in graph.fine), float(params.unmatched == "rare"), 0.0])
+    unmatched = params.unmatched == "rare" and (rules < 2 or "F" in params.levels)
+    return np.array([*(bonus[name] for name in graph.fine), float(unmatched), 0.0])
+
+
+def _mask(name: str, given: np.ndarray | None, within: np.ndarray) -> np.ndarray:
+    """``given`` where it is also ``within``; all of that where nothing is given."""
+    if given is None:
+        return within
+    mask = np.asarray(given)
+    if mask.shape != within.shape or mask.dtype != np.bool_:
+        raise ValueError(
+            f"{name} must be ({len(within)},) bool, one per image of the pool table; got {mask.shape} {mask.dtype}"
+        )
+    return mask & within
 
 
 def _difficulty_of(table: PoolTable, graph: ConceptGraph, params: GsalParams, kept: np.ndarray) -> Difficulty:

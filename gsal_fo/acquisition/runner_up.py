@@ -10,8 +10,8 @@ from gsal_fo.acquisition.ranking import Ranking, rank
 
 
 def best_left(ranking: Ranking, rows: Sequence[int]) -> int | None:
-    """The best ranked row that is not among the picks; None where all that could be ranked were picked."""
-    left = ranking.order[~np.isin(ranking.order, rows)]
+    """The best row that could be picked and is not among the picks; None where all of them were picked."""
+    left = ranking.choice[~np.isin(ranking.choice, rows)]
     return int(left[0]) if len(left) else None
 
 
@@ -20,10 +20,10 @@ def reason(ranking: Ranking, rows: Sequence[int]) -> str:
 
     Raises ValueError where nothing was picked.
     """
-    check_budget(len(rows), len(ranking.order))
+    check_budget(len(rows), len(ranking.choice))
     row = best_left(ranking, rows)
     if row is None:
-        return f"all {len(rows)} images that could be ranked were picked."
+        return f"all {len(rows)} images that could be picked were picked."
     table, params, last = ranking.table, ranking.params, rows[-1]
     name, place = str(table.ids[row]), int(ranking.rank[row])
     mine, its = float(ranking.scores.score[row]), float(ranking.scores.score[last])
@@ -80,4 +80,4 @@ def greedy_scores(ranking: Ranking, rows: Sequence[int]) -> np.ndarray:
             labels[name] = labels.get(name, 0) + 1
     # The ranking's graph is already the shuffled one where the placebo asked for it.
     plain = replace(ranking.params, strategy="gsal") if ranking.params.strategy == "shuffled_graph" else ranking.params
-    return rank(table, ranking.graph, labels, plain, keep=ranking.kept).scores.score
+    return rank(table, ranking.graph, labels, plain, keep=ranking.kept, rules=ranking.rules).scores.score

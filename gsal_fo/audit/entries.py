@@ -36,9 +36,9 @@ def selection(run: Path, graph: ConceptGraph, ranking: Ranking, rows: Sequence[i
         about: plain values that name the round (tag, round number, budget).
 
     Returns:
-        JSON-able: who, when (UTC), ``code``, ``params``, ``graph``, ``labels``, ``pool`` (which images took part: one
-        bit per image of the table, base64), ``thresholds``, ``picks`` (id, rank, score), ``files`` (SHA-256 of every
-        file that the picks depend on).
+        JSON-able: who, when (UTC), ``code``, ``rules``, ``params``, ``graph``, ``labels``; ``pool``, ``free`` and
+        ``pickable`` (which images took part, got a rank, could be picked: one bit per image of the table, base64);
+        ``thresholds``, ``picks`` (id, rank, score), ``files`` (SHA-256 of every file that the picks depend on).
     """
     table = ranking.table
     return {
@@ -47,7 +47,10 @@ def selection(run: Path, graph: ConceptGraph, ranking: Ranking, rows: Sequence[i
         "params": cfg.to_dict(ranking.params),
         "graph": graph.to_dict(),
         "labels": {k: int(v) for k, v in sorted(ranking.labels.items())},
-        "pool": base64.b64encode(np.packbits(ranking.kept).tobytes()).decode(),
+        "rules": ranking.rules,
+        "pool": _packed(ranking.kept),
+        "free": _packed(ranking.free),
+        "pickable": _packed(ranking.pickable),
         "thresholds": {k: int(v) for k, v in ranking.thresholds.items()},
         "picks": [
             {"id": str(table.ids[r]), "rank": int(ranking.rank[r]) or None, "score": float(ranking.scores.score[r])}
@@ -100,6 +103,10 @@ def file_digest(path: Path) -> str | None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _packed(images: np.ndarray) -> str:
+    return base64.b64encode(np.packbits(images).tobytes()).decode()
 
 
 def _written(kind: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gsal_fo import config as cfg
-from gsal_fo.acquisition.ranking import PoolTable, Ranking, load_pool, pick, rank
+from gsal_fo.acquisition.ranking import RULES, PoolTable, Ranking, load_pool, pick, rank
 from gsal_fo.audit import entries, ledger
 from gsal_fo.audit.heads import Head
 from gsal_fo.concepts.graph import ConceptGraph
@@ -127,12 +127,30 @@ def _picked(table: PoolTable, entry: Mapping[str, Any]) -> tuple[Ranking, list[i
 
 def ranking_of(table: PoolTable, entry: Mapping[str, Any]) -> Ranking:
     """The ranking of an entry, from the statistics of its run; raises ValueError where they do not fit together."""
-    bits = np.frombuffer(base64.b64decode(entry["pool"]), dtype=np.uint8)
-    if len(bits) != -(-len(table.ids) // 8):
-        raise ValueError(f"it speaks of another number of images than the {len(table.ids)} that are stored")
-    keep = np.unpackbits(bits, count=len(table.ids)).astype(bool)
+    rules = int(entry.get("rules", 1))  # entries of before there were several name none
+    if not 1 <= rules <= RULES:
+        raise ValueError(f"it goes by the rules {rules}, and this version knows those up to {RULES}; update gsal-fo")
+    # Those of the first rules name one set of images: all of it was ranked, and could be picked.
+    sets = {name: _unpacked(entry[name], len(table.ids)) for name in ("pool", "free", "pickable") if name in entry}
     graph = ConceptGraph.from_dict(entry["graph"], source="the ledger's graph")
-    return rank(table, graph, entry["labels"], cfg.from_dict(cfg.GsalParams, entry["params"]), keep=keep)
+    return rank(
+        table,
+        graph,
+        entry["labels"],
+        cfg.from_dict(cfg.GsalParams, entry["params"]),
+        keep=sets["pool"],
+        free=sets.get("free"),
+        pickable=sets.get("pickable"),
+        rules=rules,
+    )
+
+
+def _unpacked(text: str, count: int) -> np.ndarray:
+    """(count,) bool of an entry's set of images."""
+    bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    if len(bits) != -(-count // 8):
+        raise ValueError(f"it speaks of another number of images than the {count} that are stored")
+    return np.unpackbits(bits, count=count).astype(bool)
 
 
 def _derived(table: PoolTable, entry: Mapping[str, Any]) -> Iterator[str]:

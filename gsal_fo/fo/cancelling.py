@@ -72,5 +72,5 @@ def _rank_again(dataset: fo.Dataset, tell: progress.OnEvent) -> None:
         return
     params = cfg.from_dict(cfg.GsalParams, record.params)
     if state.free.any():
-        again = ranking.rank(state.table, state.graph, state.counts, params, keep=state.free)
+        again = ranking.rank(state.table, state.graph, state.counts, params, keep=state.unlabeled, free=state.free)
         progress.consume(writing.refresh(dataset, again), tell)

@@ -37,11 +37,12 @@ class Documents:
         decisive = int(ranking.scores.decisive[row])
         order = [decisive, *self.members(row)] if decisive >= 0 else self.members(row)
         nodes = dict.fromkeys(node for j in order for node in self.concept(int(table.fine[j]))[1])
+        scores, free = ranking.scores, bool(ranking.free[row])  # in a round: not to be labeled first, so no place
         out: dict[str, Any] = {
-            "gsal_score": number(ranking.scores.score[row]),
+            "gsal_score": number(scores.score[row]) if free else None,
             "gsal_rank": rank,
-            "gsal_difficulty": number(ranking.scores.difficulty[row]),
-            "gsal_rarity": number(ranking.scores.rarity[row]),
+            "gsal_difficulty": number(scores.difficulty[row]) if free else None,
+            "gsal_rarity": number(scores.rarity[row]) if free else None,
             "gsal_rationale": ranking.sentence(row) if rank else None,
             "gsal_path": list(nodes),
             "gsal_fine": None,

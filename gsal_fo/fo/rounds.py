@@ -81,8 +81,8 @@ def _select(
     state = load_state(dataset, record, label_field)
     for text in state.notes:
         tell({"event": "note", "message": text})
-    keep = state.free & np.isin(state.table.ids, samples.values("id"))
-    ranking, rows, missing = choose(dataset, state, keep, params, lambda r: _best(r, budget))
+    pickable = state.free & np.isin(state.table.ids, samples.values("id"))
+    ranking, rows, missing = choose(dataset, state, pickable, params, lambda r: _best(r, budget))
     for sample_id in missing:
         tell({"event": "failed", "id": sample_id, "reason": MISSING})
     number = _next_round(dataset)
@@ -110,7 +110,7 @@ def _select(
         params=cfg.to_dict(params),
         params_digest=cfg.digest(params),
         digests=record.digests,
-        counts={"pool": int(keep.sum()), "picked": len(ids), "missing": len(missing)},
+        counts={"pool": int(pickable.sum()), "picked": len(ids), "missing": len(missing)},
         notes=state.notes,
         gsal_fo_version=gsal_fo.__version__,
         ledger=mark,
@@ -142,12 +142,13 @@ def batch_view(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
 class State:
     """A scoring's stored statistics, and what has happened to its images since.
 
-    ``free`` (N,) bool: still in the dataset, unlabeled, in no round; ``picked`` (N,) bool: in a round. ``counts``:
-    labeled instances per fine node now; ``labeled``: labeled images now.
+    ``unlabeled`` (N,) bool: still in the dataset and unlabeled; ``free`` (N,) bool: those of them in no round;
+    ``picked`` (N,) bool: in a round. ``counts``: labeled instances per fine node now; ``labeled``: labeled images now.
     """
 
     graph: ConceptGraph
     table: rankings.PoolTable
+    unlabeled: np.ndarray
     free: np.ndarray
     picked: np.ndarray
     counts: dict[str, int]
@@ -175,10 +176,9 @@ def load_state(
         here, labeled = ids.result(), known.result()
     counts, notes = count(dataset, record, label_field, sorted(labeled), lambda: table)
     chosen = in_rounds(dataset)
-    taken = labeled | chosen
-    free = np.array([i in here and i not in taken for i in table.ids], dtype=bool)
+    unlabeled = np.array([i in here and i not in labeled for i in table.ids], dtype=bool)
     picked = np.array([i in chosen for i in table.ids], dtype=bool)
-    return State(graph, table, free, picked, counts, len(labeled), notes)
+    return State(graph, table, unlabeled, unlabeled & ~picked, picked, counts, len(labeled), notes)
 
 
 def count(
@@ -220,27 +220,29 @@ def in_rounds(dataset: fo.Dataset) -> set[str]:
 def choose(
     dataset: fo.Dataset,
     state: State,
-    keep: np.ndarray,
+    pickable: np.ndarray,
     params: cfg.GsalParams,
     rows_of: Callable[[rankings.Ranking], list[int]],
 ) -> tuple[rankings.Ranking, list[int], list[str]]:
-    """Ranking of the images ``keep``, the rows that ``rows_of`` picks of it, and ids whose files have gone since the
-    scoring: those are left out."""
+    """Ranking of the images in no round, the rows that ``rows_of`` picks of those that are ``pickable`` (N,) bool, and
+    ids whose files have gone since the scoring: those get no rank, and are unlabeled all the same."""
     missing: list[str] = []
-    keep = keep.copy()
+    free = state.free.copy()
     while True:
-        ranking = rankings.rank(state.table, state.graph, state.counts, params, keep=keep)
+        ranking = rankings.rank(
+            state.table, state.graph, state.counts, params, keep=state.unlabeled, free=free, pickable=pickable
+        )
         rows = rows_of(ranking)
         files = pool.rows_of(dataset, [str(state.table.ids[r]) for r in rows], ["filepath"])
         gone = [r for r in rows if not Path(files[state.table.ids[r]][0]).exists()]
         if not gone:
             return ranking, rows, missing
-        keep[gone] = False
+        free[gone] = False
         missing += [str(state.table.ids[r]) for r in gone]
 
 
 def _best(ranking: rankings.Ranking, budget: int) -> list[int]:
-    if budget > (left := len(ranking.order)):
+    if budget > (left := len(ranking.choice)):
         raise ValueError(
             f"budget {budget} is above the {left} images that are scored, unlabeled, in no round yet and in the "
             f"view; choose at most {left}" + ("" if left else ", or score more images")

@@ -63,6 +63,45 @@ def test_every_strategy_can_be_derived_again(tmp_path: Path, strategy: str):
     assert audit.verify(folder) == []
 
 
+# What 0.1.0 wrote of the run below: one set of images, and a bonus for unmatched crops whatever ``levels`` says.
+FIRST_RULES = {
+    "params": {"levels": "CA"},
+    "labels": LABELS,
+    "pool": "9A==",  # 1111 01
+    "picks": [
+        {"id": "s0", "rank": 1, "score": 1.6633191238575291},
+        {"id": "s1", "rank": 2, "score": 1.3957157729520522},
+    ],
+}
+
+
+def test_an_entry_of_the_first_rules_is_derived_as_it_was_made(tmp_path: Path):
+    rng = np.random.default_rng(3)
+    folder = write_run(tmp_path, [image(f"s{i}", rng.integers(-2, 3, 2).tolist(), rng=rng) for i in range(6)])
+    entry = {**FIRST_RULES, "graph": graph().to_dict()}
+    ranking, rows = audit.derive(folder, entry)
+    assert [str(ranking.table.ids[r]) for r in rows] == ["s0", "s1"]
+    assert [float(ranking.scores.score[r]) for r in rows] == [p["score"] for p in FIRST_RULES["picks"]]
+    assert ranking.free.tolist() == ranking.pickable.tolist() == [True, True, True, True, False, True]
+    with pytest.raises(ValueError, match="goes by the rules 9, and this version knows those up to 2"):
+        audit.derive(folder, {**entry, "rules": 9})
+    # By the rules of now the two matched crops of s2 beat those that match nothing.
+    assert str(ranking.table.ids[audit.derive(folder, {**entry, "rules": 2})[1][0]]) == "s2"
+
+
+def test_a_selection_on_a_view_with_an_open_round_is_derived_again(tmp_path: Path):
+    rng = np.random.default_rng(5)
+    folder = write_run(tmp_path, [image(f"s{i}", rng.integers(-2, 3, 3).tolist(), rng=rng) for i in range(9)])
+    free, view = np.arange(9) > 1, np.arange(9) < 6
+    ranking = rank(load_pool(folder), graph(), LABELS, GsalParams(batch="greedy"), free=free, pickable=view)
+    ledger.append(folder, entries.selection(folder, graph(), ranking, pick(ranking, 3), tag="one"))
+    assert audit.verify(folder) == []
+    line = lines(folder)[0]
+    for name in ("pool", "free", "pickable"):  # each says which images: without the picks, they cannot be derived
+        rewrite(folder, [rehashed(line, **{name: "AAA="})])
+        assert audit.verify(folder), name
+
+
 def test_one_byte_of_a_part_is_named(run: Path, capsys):
     part = sorted((run / "difficulty").glob("*.parquet"))[1]
     raw = bytearray(part.read_bytes())

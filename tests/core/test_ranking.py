@@ -11,7 +11,9 @@ import pytest
 import slow
 from runs import graph, image, write_run
 
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.preview import rivals
+from gsal_fo.acquisition.ranking import PoolTable, load_pool, pick, rank
+from gsal_fo.acquisition.runner_up import best_left
 from gsal_fo.config import GsalParams
 from gsal_fo.run_folder import shards
 from gsal_fo.run_folder.pool_columns import entropies
@@ -230,6 +232,50 @@ def test_images_that_left_the_pool_take_no_part(tmp_path: Path, normalize):
     assert got.unranked == {}
     with pytest.raises(ValueError, match=r"keep must be \(12,\) bool"):
         rank(whole, graph(), LABELS, params, keep=keep[:5])
+
+
+def by_error(folder: Path, errors: list[float], fine: list[int] | None = None) -> PoolTable:
+    """A pool whose images have these E and one proposal each."""
+    concepts = fine or [0] * len(errors)
+    return load_pool(write_run(folder, [image(f"s{i}", [concepts[i]], image_error=e) for i, e in enumerate(errors)]))
+
+
+E_ALONE = GsalParams(alpha=1, beta=0, eta=0, lam=0)  # A = Z(E of the image)
+
+
+def test_images_in_a_round_and_outside_the_view_count_in_z_and_are_not_picked(tmp_path: Path):
+    """E = 1, 3, 5, 7 and 9: mean 5, std sqrt(8). The last is labeled by now: of the rest the mean is 4, std sqrt(5)."""
+    table = by_error(tmp_path, [1, 3, 5, 7, 9])
+    unlabeled, no_round, view = (np.isin(np.arange(5), rows) for rows in ([0, 1, 2, 3], [0, 1, 2], [0, 1, 4]))
+    got = rank(table, graph(), LABELS, E_ALONE, keep=unlabeled, free=no_round, pickable=view)
+    np.testing.assert_allclose(got.scores.score[:4] * 5**0.5, [-3, -1, 1, 3], atol=1e-6)
+    assert np.isnan(got.scores.score[4])
+    assert got.rank.tolist() == [3, 2, 1, 0, 0]
+    assert got.choice.tolist() == [1, 0] and pick(got, 2) == [1, 0]
+    assert best_left(got, [1]) == 0, "the best of all is outside the view"
+    with pytest.raises(ValueError, match=r"budget must be a whole number in \[1, 2\]"):
+        pick(got, 3)
+    assert got.sentence(3) == "not ranked: it was not to be picked in this ranking."
+    with pytest.raises(ValueError, match=r"pickable must be \(5,\) bool"):
+        rank(table, graph(), LABELS, E_ALONE, pickable=view[:3])
+
+
+@pytest.mark.parametrize("named", [{"batch": "greedy"}, {"strategy": "no_rarity"}, {"strategy": "random"}, {}])
+def test_no_way_to_pick_takes_an_image_that_may_not_be_picked(tmp_path: Path, named: dict):
+    table = load_pool(write_run(tmp_path, rows(12)))
+    free, view = np.arange(12) > 2, np.arange(12) % 2 == 0
+    got = rank(table, graph(), LABELS, GsalParams(**named), free=free, pickable=view)
+    assert sorted(pick(got, 4)) == [4, 6, 8, 10]
+    assert set(rivals(got, 9)["random"].tolist()) == {4, 6, 8, 10}
+
+
+@pytest.mark.parametrize(
+    ("levels", "bonus"), [("FCA", 1.0), ("F", 1.0), ("FA", 1.0), ("CA", 0.0), ("C", 0.0), ("A", 0.0)]
+)
+def test_unmatched_counts_as_an_unseen_fine_node_where_fine_nodes_count(tmp_path: Path, levels: str, bonus: float):
+    table = by_error(tmp_path, [1, 2, 3], fine=[-2, 0, -1])
+    got = rank(table, graph(), LABELS, GsalParams(levels=levels))
+    assert got.bonus[0] == bonus and got.bonus[2] == 0
 
 
 def test_non_finite_statistics_are_unranked_and_named(tmp_path: Path):

@@ -84,4 +84,4 @@ def test_other_strategies_speak_of_what_they_rank_by(tmp_path: Path, strategy: s
 def test_all_picked(tmp_path: Path):
     ranking = ranked(tmp_path, [[0], [2]])
     assert best_left(ranking, pick(ranking, 2)) is None
-    assert reason(ranking, pick(ranking, 2)) == "all 2 images that could be ranked were picked."
+    assert reason(ranking, pick(ranking, 2)) == "all 2 images that could be picked were picked."

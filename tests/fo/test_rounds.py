@@ -153,11 +153,28 @@ def test_a_new_strange_label_counts_as_the_proposal_it_overlaps(scored):
     )
 
 
-def test_a_selection_on_a_view_leaves_the_images_outside_it_in_the_pool(scored):
-    """9 images are scored; a selection on 4 of them takes 2 and ranks the other 2 alone, and all 7 can be picked."""
+def test_a_selection_on_a_view_keeps_the_ranks_and_scores_of_the_rest_of_the_pool(scored):
+    """9 images are scored; a selection on 4 of them takes 2: the other 7 keep their scores and get the ranks 1 to 7 of
+    the pool that is left."""
+    before = dict(zip(*scored.exists("gsal_rank").sort_by("gsal_rank").values(["id", "gsal_score"]), strict=True))
+    some = list(before)[3:7]
+    picked = gfo.select(scored.select(some), 2).values("id")
+    assert picked == some[:2] and [p["rank"] for p in gfo.runs.picks(scored, "gsal_select_001")] == [4, 5]
+    scored.reload()
+    rest = scored.exists("gsal_rank").exists("gsal_round", False).sort_by("gsal_rank")
+    assert rest.values("id") == [i for i in before if i not in picked]
+    assert gfo.select(scored, 1).values("id") == list(before)[:1]
+    rest = scored.exists("gsal_rank").exists("gsal_round", False)
+    ranks = dict(zip(*rest.values(["id", "gsal_rank"]), strict=True))
+    left = [i for i in list(before)[1:] if i not in picked]
+    assert ranks == {i: place + 2 for place, i in enumerate(left)}  # the pick of this round was the best
+    # Images of an open round are unlabeled: they count in every mean, so the others' scores are what they were.
+    assert dict(zip(*rest.values(["id", "gsal_score"]), strict=True)) == pytest.approx({i: before[i] for i in left})
+
+
+def test_what_can_be_picked_is_counted_by_the_view(scored):
     some = scored.select(scored.exists("gsal_rank").limit(4).values("id"))
     gfo.select(some, 2)
-    assert len(scored.exists("gsal_rank").exists("gsal_round", False)) == 2
     assert forms.left_in_pool(scored, scored) == 7 and forms.left_in_pool(scored, scored.view()) == 7
     assert forms.left_in_pool(scored, scored.select(some.values("id"))) == 2
     assert forms.select_problem(scored, {"budget": 7}) is None

@@ -168,8 +168,7 @@ def score_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
 
 
 def left_in_pool(dataset: fo.Dataset, samples: Any) -> int:
-    """Images of ``samples`` that `select` could pick: scored, in no round, not labeled. Their ranks say nothing of it:
-    a selection on a view ranks the view's images alone."""
+    """Images of ``samples`` that `select` could pick: scored, in no round, not labeled."""
     state = live.of(dataset).state
     free = state.free & rankable(state.table)
     if isinstance(samples, fo.DatasetView):

@@ -86,7 +86,7 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
         key=now.key,
         mark=now.mark,
         ids=[str(table.ids[r]) for r in rows],
-        pool=len(ranking.order),
+        pool=len(ranking.choice),
         boxes=float(boxes[rows].sum()),
         minutes=float(pure.seconds(boxes[rows], asked.costs).sum() / 60),
         mix=pure.mix(table, state.graph, state.counts, state.free, rows),
@@ -95,7 +95,7 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
             name: None if other is None else len(np.intersect1d(other, rows))
             for name, other in pure.rivals(ranking, len(rows)).items()
         },
-        chance=len(rows) ** 2 / max(1, len(ranking.order)),
+        chance=len(rows) ** 2 / max(1, len(ranking.choice)),
         missing=missing,
         sentences=[ranking.sentence(r) for r in rows[:10]],
     )
