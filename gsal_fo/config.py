@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from gsal_fo.fit_settings import FitSettings
+from gsal_fo.user_files import read_yaml
 
 SCORE_VERSION = 1  # bumped when a formula changes: scores of two versions are never mixed
 
@@ -315,13 +316,13 @@ def load_yaml(kind: type[Config], path: str | Path) -> Config:
 
 def named_in(kind: type[Config], path: str | Path) -> dict[str, Any]:
     """The settings that a YAML mapping names, checked; raises ValueError as ``load_yaml`` does."""
+    values = read_yaml(path, "settings")
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         if not isinstance(values, Mapping):
             raise ValueError(f"expected a mapping of settings, got {type(values).__name__}")
         from_dict(kind, values)
         return dict(values)
-    except (yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-import yaml
 
 from gsal_fo.config import GsalParams
+from gsal_fo.user_files import FileError, one_line, parse_yaml, read_yaml, shown, unprintable
 
 LEVELS = ("fine", "coarse", "abstract")
 FILE_KEYS = ("name", "templates", "background", "concepts")
@@ -19,23 +19,6 @@ DEFAULT_TEMPLATES = ("a photo of a {}",)
 
 class GraphError(ValueError):
     """A concept graph that cannot be used; the message names the file, the node and the cure."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a repeated key, where plain YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise GraphError(
-                    f"line {key_node.start_mark.line + 1}: a key must be plain text, not a list or mapping"
-                )
-            if key in seen:
-                raise GraphError(f'line {key_node.start_mark.line + 1}: "{key}" is given twice; keep one of the two')
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 class ConceptGraph:
@@ -64,21 +47,20 @@ class ConceptGraph:
     @classmethod
     def load(cls, path: str | Path) -> "ConceptGraph":
         """Read a graph file (YAML, METHOD.md section 9); raises GraphError in one sentence where it is unusable."""
-        path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise GraphError(
-                f"{path}: cannot read the concept graph ({error}); give the path of a YAML file"
-            ) from error
-        try:
-            # A SafeLoader with one more check: it builds plain values only.
-            values = yaml.load(text, Loader=_UniqueKeys)
-        except GraphError as error:
-            raise GraphError(f"{path}: {error}") from error
-        except yaml.YAMLError as error:
-            raise GraphError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend the file") from error
+            # A label 010 is no number: names stay as they are written.
+            values = read_yaml(path, "the concept graph", numbers=False)
+        except FileError as error:
+            raise GraphError(str(error)) from error
         return cls.from_dict(values, source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, *, source: str) -> "ConceptGraph":
+        """The graph of a file's text, as ``load`` reads it."""
+        try:
+            return cls.from_dict(parse_yaml(text, source, numbers=False), source=source)
+        except FileError as error:
+            raise GraphError(str(error)) from error
 
     @classmethod
     def from_dict(cls, values: Any, *, source: str = "concept graph") -> "ConceptGraph":
@@ -91,8 +73,7 @@ class ConceptGraph:
             raise refuse(
                 f"expected a mapping, got {type(values).__name__}", "start the file with `name:` and `concepts:`"
             )
-        if unknown := sorted(str(k) for k in values if k not in FILE_KEYS):
-            raise refuse(f"unknown key {', '.join(unknown)}", f"use only {', '.join(FILE_KEYS)}")
+        _check_keys(values, FILE_KEYS, "unknown key", refuse)
         concepts = values.get("concepts")
         if not isinstance(concepts, Mapping) or not concepts:
             raise refuse("the graph is empty", "list the dataset's labels under `concepts:`")
@@ -100,12 +81,8 @@ class ConceptGraph:
         if not templates:
             raise refuse("`templates` is empty", 'leave it out or give one such as "a photo of a {}"')
         for template in templates:
-            if (
-                template.count("{}") != 1
-                or template.replace("{}", "").count("{")
-                or template.replace("{}", "").count("}")
-            ):
-                raise refuse(f'template "{template}" has no single {{}}', "put one {} where the prompt goes")
+            if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+                raise refuse(f"template {shown(template)} has no single {{}}", "put one {} where the prompt goes")
         background = _texts(values.get("background", []), "background", refuse)
 
         graph = nx.DiGraph()
@@ -114,38 +91,42 @@ class ConceptGraph:
         for fine, node in concepts.items():
             fine = _node_name(fine, "a fine node", refuse)
             if fine in families:
-                raise refuse(f'label "{fine}" is given twice', "keep one of the two")
+                raise refuse(f"label {shown(fine)} is given twice", "keep one of the two")
             if not isinstance(node, Mapping):
-                raise refuse(f'"{fine}" is not a mapping', "write {coarse: family, abstract: [attribute, ...]}")
-            if unknown := sorted(str(k) for k in node if k not in NODE_KEYS):
-                raise refuse(f'"{fine}" has the unknown key {", ".join(unknown)}', f"use only {', '.join(NODE_KEYS)}")
+                raise refuse(f"{shown(fine)} is not a mapping", "write {coarse: family, abstract: [attribute, ...]}")
+            _check_keys(node, NODE_KEYS, f"{shown(fine)} has the unknown key", refuse)
             parent = node.get("coarse")
             if parent is None or parent == []:
-                raise refuse(f'"{fine}" has no coarse parent', "give it one with `coarse: family`")
+                raise refuse(f"{shown(fine)} has no coarse parent", "give it one with `coarse: family`")
             if isinstance(parent, list | tuple | Mapping):
-                raise refuse(f'"{fine}" has several coarse parents', "keep one; use `abstract:` for shared attributes")
-            parent = _node_name(parent, f'the coarse parent of "{fine}"', refuse)
+                raise refuse(
+                    f"{shown(fine)} has several coarse parents", "keep one; use `abstract:` for shared attributes"
+                )
+            parent = _node_name(parent, f"the coarse parent of {shown(fine)}", refuse)
             attributes = node.get("abstract", [])
             if not isinstance(attributes, list):
-                raise refuse(f'`abstract` of "{fine}" is not a list', "write abstract: [attribute, ...]")
-            attributes = [_node_name(a, f'an attribute of "{fine}"', refuse) for a in attributes]
+                raise refuse(f"`abstract` of {shown(fine)} is not a list", "write abstract: [attribute, ...]")
+            attributes = [_node_name(a, f"an attribute of {shown(fine)}", refuse) for a in attributes]
             if len(set(attributes)) < len(attributes):
-                raise refuse(f'"{fine}" names an attribute twice', "keep one of the two")
+                raise refuse(f"{shown(fine)} names an attribute twice", "keep one of the two")
             families[fine] = (parent, attributes)
-            given = _texts(node.get("prompts", []), f'prompts of "{fine}"', refuse)
+            given = _texts(node.get("prompts", []), f"prompts of {shown(fine)}", refuse)
             prompts[fine] = given or [fine.replace("_", " ")]
         level: dict[str, str] = {}
         for fine, (parent, attributes) in families.items():
             for node, wanted in [(fine, "fine"), (parent, "coarse"), *((a, "abstract") for a in attributes)]:
                 if level.setdefault(node, wanted) != wanted:
-                    raise refuse(f'"{node}" is used on two levels, {level[node]} and {wanted}', "rename one of the two")
+                    raise refuse(
+                        f"{shown(node)} is used on two levels, {level[node]} and {wanted}", "rename one of the two"
+                    )
         for node in sorted(level):
             graph.add_node(node, level=level[node])
         for fine, (parent, attributes) in sorted(families.items()):
             graph.add_edge(fine, parent)
             graph.add_edges_from((fine, a) for a in sorted(attributes))
-        name = values.get("name", Path(source).stem)
-        return cls(graph, name=str(name), templates=templates, background=background, prompts=prompts)
+        name = values.get("name")
+        name = one_line(Path(source).stem) if name is None else _node_name(name, "the graph", refuse)
+        return cls(graph, name=name, templates=templates, background=background, prompts=prompts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that ``from_dict`` reads back to an equal graph."""
@@ -235,15 +216,27 @@ class ConceptGraph:
         return out
 
 
+def _check_keys(values: Mapping[Any, Any], known: tuple[str, ...], what: str, refuse: Any) -> None:
+    if unknown := [shown(k).strip('"') for k in values if k not in known]:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise refuse(f"{what} {', '.join(sorted(unknown)[:3])}{more}", f"use only {', '.join(known)}")
+
+
 def _texts(value: Any, what: str, refuse: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
         raise refuse(f"{what} is not a list of non-empty texts", 'write a list such as ["a void", "a dark hole"]')
+    if bad := [v for v in value if unprintable(" ".join(v.split()))]:
+        raise refuse(f"{what} holds the control character or half character in {shown(bad[0])}", "take it out")
     return [v.strip() for v in value]
 
 
 def _node_name(value: Any, what: str, refuse: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise refuse(
-            f"{what} has an empty or unusable name ({value!r})", "give each node a name; quote words like yes, no, null"
-        )
-    return str(value).strip()
+    cure = "give each node a name; quote words like yes, no, null"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise refuse(f"{what} has an empty or unusable name ({shown(value)})", cure)
+    name = value.strip() if isinstance(value, str) else shown(value)
+    if unprintable(name):
+        raise refuse(f"{what} has a line break, control character or half character in its name {shown(name)}", cure)
+    if not name or (not isinstance(value, str) and not name[-1].isdigit()):
+        raise refuse(f"{what} has an empty or unusable name ({shown(value)})", cure)
+    return name

@@ -1,6 +1,5 @@
 """A concept graph as a picture: families left, labels in the middle, attributes right, colored by labeled instances."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.user_files import read_json, words
 
 COLUMN = {"coarse": 0.0, "fine": 1.0, "abstract": 2.0}
 ROW_PX = 24  # height of a label
+MOST_LABELS = 10**12  # of one label: beyond, a count is no count
 TITLES = {"coarse": "families", "fine": "labels", "abstract": "attributes"}
 
 
@@ -97,10 +98,7 @@ def read_counts(path: Path) -> dict[str, int]:
     Raises ValueError naming the file where it is neither.
     """
     expected = "expected a COCO file with categories and annotations, or an object {label: count}"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {expected}; it cannot be read ({error})") from error
+    values = read_json(path, "label counts")
     if isinstance(values, dict) and {"categories", "annotations"} <= set(values):
         try:
             names = {c["id"]: str(c["name"]) for c in values["categories"]}
@@ -108,10 +106,10 @@ def read_counts(path: Path) -> dict[str, int]:
             for annotation in values["annotations"]:
                 out[names[annotation["category_id"]]] += 1
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: {expected}; an entry lacks {error} or is no object") from error
+            raise ValueError(f"{path}: {expected}; an entry lacks {words(error)} or is no object") from error
         return out
     if isinstance(values, dict) and all(
-        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in values.values()
+        isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MOST_LABELS for n in values.values()
     ):
         return values
     raise ValueError(f"{path}: {expected}; got {type(values).__name__} with other values")

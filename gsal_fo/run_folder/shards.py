@@ -208,5 +208,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ShardError(f"{path} is missing: {path.parent} is not a GSAL run folder") from None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"{path} is not readable JSON ({error})") from error

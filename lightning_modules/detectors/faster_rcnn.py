@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.detection import (
@@ -26,6 +27,7 @@ from gsal_fo.acquisition.correction import local_contrast
 from gsal_fo.boxes import WHOLE_IMAGE, window_grid, xyxy_px_to_xywh_rel
 from gsal_fo.config import DetectorConfig, TrainConfig
 from gsal_fo.images import read_image
+from gsal_fo.user_files import read_json, words
 from lightning_modules.data import groups, resized, to_float
 from lightning_modules.nets import Encoder, load_encoder, untrained
 
@@ -151,13 +153,15 @@ def save(model: FasterRCNN, folder: Path, facts: dict[str, Any]) -> None:
 def load(folder: Path) -> tuple[FasterRCNN, dict[str, Any]]:
     """Read a checkpoint folder; raises ValueError in a sentence where it is none."""
     try:
-        facts = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+        facts = read_json(folder / "detector.json", "a detector's settings")
         # The stored weights hold the backbone too, so its own file is not needed any more.
         backbone = untrained(facts["backbone"]) if facts["arch"] == "small" else "none"
         model = build(facts["arch"], classes=len(facts["classes"]), backbone=backbone, size=facts["size"])
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder} is not a detector checkpoint ({error}); make one with `gsal train`") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} is not a detector checkpoint ({words(error)}); make one with `gsal train`"
+        ) from error
     return model.eval(), facts
 
 

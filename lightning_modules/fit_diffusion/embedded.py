@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from gsal_fo.config import from_dict, to_dict
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.synthetic.thin_film import RARE, plan, render_planned
+from gsal_fo.user_files import parse_yaml
 from lightning_modules.data import resized
 from lightning_modules.fit_diffusion.fitting import fit
 from lightning_modules.fit_diffusion.latents import collect
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of FitSettings")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    named = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in args.set)}
+    named = {name: parse_yaml(value, f"--set {name}") for name, _, value in (item.partition("=") for item in args.set)}
     settings = from_dict(FitSettings, {**to_dict(SETTINGS), **named})
     fitted = args.measure_only
     facts = measure_embedded(args.embedded) if fitted else make_embedded(args.embedded, settings, images=args.images)

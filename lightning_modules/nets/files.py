@@ -1,6 +1,5 @@
 """Files of models: the packaged ones, JSON, safetensors, diffusers folders and hub ids; problems as sentences."""
 
-import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gsal_fo import user_files
 from lightning_modules.nets.base import EMBEDDED
 
 HUB_FILES = [
@@ -65,10 +65,7 @@ def folder_of(name: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}); save the model again") from error
+    values = user_files.read_json(path, "a model's settings")
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(values).__name__}; save the model again")
     return values

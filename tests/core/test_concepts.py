@@ -191,7 +191,7 @@ REFUSED = {
     "own parent": ("concepts: {void: {coarse: void}}", '"void" is used on two levels'),
     "abstract is coarse": ("concepts: {void: {coarse: s, abstract: [s]}}", '"s" is used on two levels'),
     "duplicate label": ("concepts: {void: {coarse: s}, void: {coarse: t}}", '"void" is given twice'),
-    "duplicate after quoting": ('concepts: {1: {coarse: s}, "1": {coarse: s}}', 'label "1" is given twice'),
+    "duplicate after quoting": ('concepts: {1: {coarse: s}, "1": {coarse: s}}', 'line 1: "1" is given twice'),
     "duplicate attribute": ("concepts: {void: {coarse: s, abstract: [a, a]}}", '"void" names an attribute twice'),
     "empty label": ('concepts: {"": {coarse: s}}', "empty or unusable name"),
     "empty parent": ('concepts: {void: {coarse: " "}}', "empty or unusable name"),

@@ -160,10 +160,10 @@ def test_the_command_builds_from_a_coco_file_or_lines_and_check_accepts_it(tmp_p
     ("text", "said"),
     [
         ("dark", "expected a mapping with attributes"),
-        ("attributes: [dark]\nfamilies: [dark]", "dark is an attribute and a family"),
+        ("attributes: [dark]\nfamilies: [dark]", '"dark" is an attribute and a family'),
         ("attributes: [yes]", "quote words like yes"),
         ("attributes: [dark]\ntemplates: [a thing]", "no single"),
-        ("attributes: [", "cannot read the vocabulary"),
+        ("attributes: [", "not valid YAML"),
     ],
 )
 def test_a_bad_vocabulary_is_one_sentence_with_its_file(tmp_path, text, said):

@@ -170,6 +170,25 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
         D.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("facts", "weights"),
+    [
+        ("[1]", b""),
+        ("[" * 10**5, b""),
+        ("{}", b""),
+        ('{"arch": "small", "backbone": "none", "classes": 3, "size": 64}', b""),
+        ('{"arch": ["small"], "backbone": "none", "classes": ["a"], "size": 64}', b""),
+        ('{"arch": "small", "backbone": "none", "classes": ["a"], "size": 64}', b"\xff" * 64),
+        ('{"arch": "small", "backbone": "none", "classes": ["a"], "size": 1e400}', b""),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path, facts, weights):
+    (tmp_path / "detector.json").write_text(facts)
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match=r"is not a detector checkpoint \(.*\); make one with `gsal train`"):
+        D.load(tmp_path)
+
+
 def test_training_without_a_box_says_so(tmp_path):
     images = write_images(tmp_path / "images", 2)
     write_run(tmp_path / "run", images, model=Path("unused"), labeled=0)

@@ -14,6 +14,7 @@ from gsal_fo.concepts.build import candidates as graph_candidates, draft as grap
 from gsal_fo.run_folder import shards
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.concepts.build.vocabulary import Vocabulary, spoken
+from gsal_fo.user_files import MOST_YAML, read_text
 
 THIN_FILM = Path(__file__).parents[2] / "graphs" / "thin_film.yaml"  # what the embedded CLIP was taught
 UNSORTED = "unsorted"  # the family of a candidate, until a person gives it one
@@ -157,7 +158,8 @@ def from_pool(
     taken = ConceptGraph.load(source).graph
     if again := sorted(set(nodes) & set(taken)):
         raise ValueError(f'"{again[0]}" is a name of the graph already; give another with --add NAME=NEW')
-    text = graph_file.append(source.read_text(encoding="utf-8"), nodes, source=str(source))
+    text = read_text(source, "the concept graph", most=MOST_YAML)
+    text = graph_file.append(text, nodes, source=str(source))
     written = graph_file.write(text, out, force=force)
     return Proposed(found, page, sheet, Built(out, graph_file.check(text, out), written, found.notes))
 

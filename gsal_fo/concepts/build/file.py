@@ -1,6 +1,5 @@
 """Concept graph files that a person edits: labels in, commented YAML out, never over somebody's work."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import yaml
 
 from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.user_files import MOST_YAML, one_line, parse_yaml, read_json, read_text, shown, unprintable
 
 
 def read_labels(path: Path) -> list[str]:
@@ -15,25 +15,22 @@ def read_labels(path: Path) -> list[str]:
 
     Raises ValueError naming the file where it is neither."""
     expected = "expected a COCO file (JSON with categories), or a text file with one label per line"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {expected}; it cannot be read ({error})") from error
     if path.suffix.lower() == ".json":
-        try:
-            names = [c["name"] for c in json.loads(text)["categories"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: {expected}; it has no usable categories ({error})") from error
+        categories = read_json(path, "the labels")
+        categories = categories.get("categories") if isinstance(categories, Mapping) else None
+        if not isinstance(categories, list) or not all(isinstance(c, Mapping) and "name" in c for c in categories):
+            raise ValueError(f"{path}: {expected}; it has no list of categories with names")
+        names = [c["name"] for c in categories]
     else:
-        lines = (line.strip() for line in text.splitlines())
+        lines = (line.strip() for line in read_text(path, "the labels", most=MOST_YAML).splitlines())
         names = [line for line in lines if line and not line.startswith("#")]
     return checked_labels(names, str(path))
 
 
 def checked_labels(names: Sequence[Any], source: str) -> list[str]:
     """The names, sorted and once each; raises ValueError where there is none or one is no one-line text."""
-    if bad := [n for n in names if not isinstance(n, str) or not n.strip() or not n.isprintable()]:
-        raise ValueError(f"{source}: a label is no plain one-line text: {bad[0]!r}; rename it")
+    if bad := [n for n in names if not isinstance(n, str) or not n.strip() or unprintable(n)]:
+        raise ValueError(f"{source}: a label is no plain one-line text: {shown(bad[0])}; rename it")
     if not names:
         raise ValueError(f"{source}: holds no label; give one name per line, or a COCO file with categories")
     return sorted({n.strip() for n in names})
@@ -54,8 +51,8 @@ def render(values: Mapping[str, Any], *, header: Sequence[str], comments: Mappin
             lines.append(f"  # {one_line(family)}: {one_line(comments.get(family, 'family'))}")
         lines += entry(label, node)
     text = "\n".join(lines) + "\n"
-    if yaml.safe_load(text) != _plain(values):
-        raise ValueError(f'the graph "{values["name"]}" has names that YAML cannot keep; rename them')
+    if parse_yaml(text, "the graph", numbers=False) != _plain(values):
+        raise ValueError(f"the graph {shown(values['name'])} has names that YAML cannot keep; rename them")
     return text
 
 
@@ -74,10 +71,12 @@ def append(text: str, nodes: Mapping[str, tuple[Mapping[str, Any], str]], *, sou
     Raises:
         ValueError: the file's concepts are written in one line with braces.
     """
+    check(text, Path(source))  # within bounds and a graph, before it is taken apart
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{source}: expected a mapping with `concepts:`; give a concept graph file")
-    concepts = next(v for k, v in root.value if k.value == "concepts")
+    entries = root.value if isinstance(root, yaml.MappingNode) else []
+    concepts = next((v for k, v in entries if k.value == "concepts"), None)
+    if not isinstance(concepts, yaml.MappingNode):
+        raise ValueError(f"{source}: concepts are merged in by `<<`; write them under `concepts:`, then add")
     if concepts.flow_style or not concepts.value:
         raise ValueError(f"{source}: concepts stand in braces; write one label per line under `concepts:`, then add")
     indent = " " * concepts.value[0][0].start_mark.column
@@ -95,7 +94,7 @@ def append(text: str, nodes: Mapping[str, tuple[Mapping[str, Any], str]], *, sou
 
 def check(text: str, path: Path) -> ConceptGraph:
     """The graph that this text will be, by the graph's own checks; ``path`` names it in errors."""
-    return ConceptGraph.from_dict(yaml.safe_load(text), source=str(path))
+    return ConceptGraph.parse(text, source=str(path))
 
 
 def write(text: str, path: Path, *, force: bool = False) -> bool:
@@ -119,11 +118,6 @@ def write(text: str, path: Path, *, force: bool = False) -> bool:
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
     return True
-
-
-def one_line(text: str) -> str:
-    """The text on one line, so that a comment cannot become YAML."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _flow(value: Any) -> str:

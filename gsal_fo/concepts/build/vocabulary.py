@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from gsal_fo.concepts.similarity import unit
+from gsal_fo.user_files import read_yaml, shown, unprintable
 
 DEFAULT = Path(__file__).parents[2] / "vocabularies" / "default.yaml"
 KEYS = ("templates", "attributes", "families")
@@ -41,10 +41,7 @@ class Vocabulary:
         """Read a vocabulary (YAML with ``attributes`` and optionally ``families`` and ``templates``); None is the
         packaged one. Raises ValueError naming the file and what is wrong with it."""
         path = Path(path) if path is not None else DEFAULT
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{path}: cannot read the vocabulary ({' '.join(str(error).split())})") from error
+        values = read_yaml(path, "the vocabulary", numbers=False)
         cure = "write `attributes: [dark, round]`, and if wanted `families: [...]` and `templates: [...]`"
         if not isinstance(values, Mapping) or set(values) - set(KEYS) or not values.get("attributes"):
             raise ValueError(f"{path}: expected a mapping with attributes and only {', '.join(KEYS)}; {cure}")
@@ -53,11 +50,13 @@ class Vocabulary:
             given = values.get(key, [])
             if not isinstance(given, list) or not all(isinstance(w, str) and w.strip() for w in given):
                 raise ValueError(f"{path}: `{key}` is not a list of texts (quote words like yes and no); {cure}")
+            if bad := [w for w in given if unprintable(w.strip())]:
+                raise ValueError(f"{path}: `{key}` holds a line break or control character in {shown(bad[0])}; mend it")
             words[key] = tuple(dict.fromkeys(w.strip() for w in given))
         if both := sorted(set(words["attributes"]) & set(words["families"])):
-            raise ValueError(f"{path}: {', '.join(both)} is an attribute and a family; rename one of the two")
+            raise ValueError(f"{path}: {shown(both[0])} is an attribute and a family; rename one of the two")
         if bad := [t for t in words["templates"] if t.count("{}") != 1]:
-            raise ValueError(f'{path}: template "{bad[0]}" has no single {{}}; put one {{}} where the word goes')
+            raise ValueError(f"{path}: template {shown(bad[0])} has no single {{}}; put one {{}} where the word goes")
         return cls(words["attributes"], words["families"], words["templates"] or cls.templates)
 
     def without(self, taken: Sequence[str]) -> "Vocabulary":
