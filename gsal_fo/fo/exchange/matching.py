@@ -1,21 +1,74 @@
-"""Which sample an image of a label file is: by the export's manifest, by the digest of the file, or by its path."""
+"""Which sample an image of a label file is: by the export's manifest, by the digest of the file, or by its name."""
 
-import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
+from gsal_fo.fo.exchange import names
 from gsal_fo.fo.exchange.formats import FORMATS, Labeled, file_digest
 
-UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio's name of an uploaded file
+# How a base name is compared, the surest first. A looser one counts only where no surer one finds anything.
+KEYS: tuple[Callable[[str], str], ...] = (
+    lambda base: base,
+    str.casefold,
+    lambda base: names.stem(base),
+    lambda base: names.stem(base).casefold(),
+    lambda base: names.loose(names.stem(base)),
+)
+CERTAIN = -1  # the rank of what the export put there
 
 
-def match(dataset: fo.Dataset, folder: Path, images: list[Labeled], manifest: dict[str, Any] | None) -> dict[int, str]:
-    """Place in ``images`` -> sample id; an image that fits none, or several, is left out: a guess would label the wrong
-    one.
+@dataclass
+class Match:
+    """``samples``: place in the images -> sample id; ``ambiguous``: place -> why no sample was chosen."""
+
+    samples: dict[int, str] = field(default_factory=dict)
+    ambiguous: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A sample, and how surely: rank of the comparison (lower is surer), then how many parts of the paths agree."""
+
+    sample: str
+    rank: int
+    common: int
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.rank, -self.common
+
+
+class _Index:
+    """Samples by their base names, in each way of comparing them."""
+
+    def __init__(self, known: list[tuple[str, str]]) -> None:
+        self.by: list[dict[str, list[tuple[str, names.Parts]]]] = [defaultdict(list) for _ in KEYS]
+        for sample, path in known:
+            parts = names.clean(path)
+            if parts:
+                for key, table in zip(KEYS, self.by, strict=True):
+                    table[key(parts[-1])].append((sample, parts))
+
+    def find(self, wanted: names.Parts) -> _Found | list[str] | None:
+        """The one sample with this name; several where the paths tell none of them apart; None."""
+        for rank, (key, table) in enumerate(zip(KEYS, self.by, strict=True)):
+            if rows := table.get(key(wanted[-1])):
+                common: dict[str, int] = {}
+                for sample, parts in rows:
+                    common[sample] = max(common.get(sample, 0), _common(wanted, parts))
+                best = [s for s, n in common.items() if n == max(common.values())]
+                return _Found(best[0], rank, common[best[0]]) if len(best) == 1 else sorted(common)
+        return None
+
+
+def match(dataset: fo.Dataset, folder: Path, images: list[Labeled], manifest: dict[str, Any] | None) -> Match:
+    """Find the sample of each image. One that fits several samples is left out and said to: a guess would label the
+    wrong one. Where several images mean one sample, those whose name fits it less well are left out.
 
     Args:
         dataset: where the samples are.
@@ -26,55 +79,83 @@ def match(dataset: fo.Dataset, folder: Path, images: list[Labeled], manifest: di
     ids, paths = dataset.values(["id", "filepath"])
     here = set(ids)
     entries = [e for e in (manifest or {}).get("images", []) if e["id"] in here]
-    if manifest:
-        known = [(e["id"], e["file"]) for e in entries]
-        allowed = {e["id"] for e in entries}
+    if manifest is None:
+        known = list(zip(ids, paths, strict=True))
     else:
-        known, allowed = list(zip(ids, paths, strict=True)), here
+        known = [(e["id"], e[k]) for e in entries for k in ("file", "source")]
+    allowed = {sample for sample, _ in known}
+    index = _Index(known)
     by_digest = {e["sha256"]: e["id"] for e in entries}
-    by_path = {e["source"]: e["id"] for e in entries}
-    by_base: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    by_stem: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for i, path in known:
-        by_base[Path(path).name].append((i, path))
-        by_stem[Path(path).stem].append((i, path))
-    out = {}
+    out, found = Match(), dict[int, _Found]()
     for k, image in enumerate(images):
-        name = image.name.replace("\\", "/")
-        if image.id in allowed:  # the export put it there
-            out[k] = str(image.id)
-        elif name in by_path:
-            out[k] = by_path[name]
-        else:
-            names = by_stem if image.stem else by_base
-            sample = _by_path(names, name, alone=image.stem or manifest is not None)
-            if sample is None and by_digest:
-                digests = (file_digest(file) for file in _beside(folder, name))
-                sample = next((by_digest[d] for d in digests if d in by_digest), None)
-            if sample is not None:
-                out[k] = sample
+        if isinstance(image.id, str) and image.id in allowed:  # the export put it there
+            found[k] = _Found(image.id, CERTAIN, 0)
+            continue
+        hits = _by_names(image, index)
+        if isinstance(hits, str):
+            out.ambiguous[k] = hits
+        elif hits is not None:
+            found[k] = hits
+        elif sample := _by_content(folder, image, by_digest):
+            found[k] = _Found(sample, 0, 0)
+    surest: dict[str, tuple[int, int]] = {}
+    for hit in found.values():
+        surest[hit.sample] = min(surest.get(hit.sample, hit.order), hit.order)
+    out.samples = {k: hit.sample for k, hit in found.items() if hit.order == surest[hit.sample]}
     return out
 
 
-def _by_path(names: dict[str, list[tuple[str, str]]], name: str, *, alone: bool) -> str | None:
-    """The one sample whose path ends with the name; ``alone``: its last part is enough where only one has it."""
-    wanted = Path(name).parts
-    if not wanted:
+def _by_names(image: Labeled, index: _Index) -> _Found | str | None:
+    """The sample that the image's names mean, why that is in doubt, or None.
+
+    Of one name the plain reading counts before those without what tools put in front; different names (an XML's own and
+    its <filename>) must not mean different samples.
+    """
+    best: dict[str, _Found] = {}
+    doubt = None
+    for name in (image.name, *image.also):
+        for place, (wanted, changed) in enumerate(names.spellings(name)):
+            hit = index.find(wanted)
+            if isinstance(hit, list):
+                doubt = doubt or f"its name fits {len(hit)} samples"
+            if isinstance(hit, _Found):
+                rank = hit.rank + len(KEYS) * (place if changed else 0)
+                hit = _Found(hit.sample, rank, hit.common)
+                best[hit.sample] = min(best.get(hit.sample, hit), hit, key=lambda h: h.order)
+            if hit is not None:
+                break
+    if len(best) > 1:
+        return f"its names fit {len(best)} samples"
+    return next(iter(best.values()), doubt)
+
+
+def _common(a: names.Parts, b: names.Parts) -> int:
+    """How many parts of two paths agree before the base name, from the end."""
+    count = 0
+    for x, y in zip(reversed(a[:-1]), reversed(b[:-1]), strict=False):
+        if x.casefold() != y.casefold():
+            break
+        count += 1
+    return count
+
+
+def _by_content(folder: Path, image: Labeled, by_digest: dict[str, str]) -> str | None:
+    """The sample whose file lies near the labels under the image's name, by its digest."""
+    if not by_digest:
         return None
-    candidates = names.get(wanted[-1], [])
-    if not candidates and (plain := UPLOADED.fullmatch(wanted[-1])):
-        wanted, candidates = (plain[1],), names.get(plain[1], [])
-    if len(candidates) == 1 and (alone or len(wanted) == 1):
-        return candidates[0][0]
-    fits = [i for i, path in candidates if Path(path).parts[-len(wanted) :] == wanted]
-    return fits[0] if len(fits) == 1 else None
+    digests = (file_digest(file) for file in _beside(folder, image.name))
+    return next((by_digest[d] for d in digests if d in by_digest), None)
 
 
 def _beside(folder: Path, name: str) -> Iterator[Path]:
     """Image files that an entry may mean, where the tool left them near its labels."""
+    parts = names.clean(name)
     media = dict.fromkeys(kind.media for kind in FORMATS.values())
-    parts = Path(name).parts
     for place in (*(folder / m for m in media), folder, *(folder.parent / m for m in media)):
-        for candidate in {place / name, place / Path(name).name} if ".." not in parts else {place / Path(name).name}:
-            if candidate.is_file():
-                yield candidate
+        for below in {parts, parts[-1:]}:
+            candidate = place.joinpath(*below)
+            try:
+                if parts and candidate.is_file():
+                    yield candidate
+            except (OSError, ValueError):  # a name too long, or with a zero in it, is no file
+                continue

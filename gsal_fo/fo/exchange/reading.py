@@ -1,18 +1,20 @@
 """Label files read: which sample each image of a file is, and its objects as FiftyOne's detections, checked."""
 
-import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.boxes import xywh_px_to_xywh_rel
 from gsal_fo.fo.dataset import pool
-from gsal_fo.fo.exchange import exporting
-from gsal_fo.fo.exchange.formats import Labeled, Shape, opened, read
+from gsal_fo.fo.exchange import detections as made
+from gsal_fo.fo.exchange.formats import Labeled, opened, read
+from gsal_fo.fo.exchange.formats.texts import Odd, short
+from gsal_fo.fo.exchange.frames import Frame, frames
 from gsal_fo.fo.exchange.matching import match
+
+LONGEST = 120  # characters of an image's name in a message
 
 
 @dataclass
@@ -23,13 +25,15 @@ class Answer:
     lists the image without any. ``answered``: the file itself holds a sign that somebody finished the image (see
     `Labeled`); where it is False and ``detections`` is empty, silence and "nothing there" look the same. ``blank``: the
     image's own label file is empty, a YOLO background image: take it as an answer unless the image is of a hand-off
-    (we, or the tool, may have written that file). ``name``: what the file calls the image.
+    (we, or the tool, may have written that file). ``name``: what the file calls the image; ``source``: the file, below
+    the folder or zip that was given.
     """
 
     detections: list[fo.Detection]
     answered: bool
     blank: bool
     name: str
+    source: str = ""
 
 
 @dataclass
@@ -38,8 +42,9 @@ class Reading:
 
     ``answers`` by sample id: only images of which everything was understood. ``waiting``: ids that the file lists as
     not labeled yet. ``unread``: "NAME: reason" for each thing that was not understood; its image is in no other list
-    and must stay unlabeled. ``unmatched``: names that fit no sample, or several. ``dropped``: what annotators wrote
-    that a Detection cannot hold, with counts. ``notes``: sentences about what was decided in reading.
+    and must stay unlabeled. ``unmatched``: names that fit no sample, or several (which ``unread`` says).
+    ``dropped``: what annotators wrote that a Detection cannot hold, with counts. ``notes``: sentences about what was
+    decided in reading.
     """
 
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -66,74 +71,101 @@ def from_files(
         ValueError: nothing can be read, or none of the images is one of the dataset's.
     """
     with opened(path) as place:
-        images = read(place, format, label_field)
-    out = Reading()
-    matched = match(dataset, path if path.is_dir() else path.parent, images, manifest)
-    out.unmatched = sorted(image.name for k, image in enumerate(images) if k not in matched)
-    if images and not matched:
-        raise ValueError(
-            f'none of the {len(images)} images in {path} is one of dataset "{dataset.name}", the first is '
-            f"{out.unmatched[0]}; check the dataset, or give the manifest.json of the export"
-        )
-    twice = [i for i, n in Counter(matched.values()).items() if n > 1]
-    if twice:
-        count = sum(1 for v in matched.values() if v == twice[0])
-        raise ValueError(f"{path} lists {count} images for sample {twice[0]}; remove all but one and try again")
-    files = pool.rows_of(dataset, list(matched.values()), ["filepath"])
-    for k, sample in matched.items():
-        _take(images[k], sample, Path(files[sample][0]), out)
+        contents = read(place, format, label_field)
+    images = contents.images
+    out = Reading(unread=list(contents.unread), notes=list(contents.notes))
+    found = match(dataset, path if path.is_dir() else path.parent, images, manifest)
+    out.unmatched = sorted(_name(image) for k, image in enumerate(images) if k not in found.samples)
+    out.unread += [f"{_name(images[k])}: {reason}; it was left out" for k, reason in found.ambiguous.items()]
+    if images and not found.samples:
+        raise ValueError(_stranger(dataset, path, images, out))
+    mine = {k: images[k] for k in found.samples}
+    files = pool.rows_of(dataset, list(dict.fromkeys(found.samples.values())), ["filepath"])
+    measured, notes = frames(mine, {k: Path(files[sample][0]) for k, sample in found.samples.items()})
+    out.notes += notes
+    of_sample: dict[str, list[int]] = defaultdict(list)
+    for k, sample in found.samples.items():
+        of_sample[sample].append(k)
+    for sample, places in of_sample.items():
+        _take(sample, [(images[k], measured[k]) for k in places], out)
     return out
 
 
-def _take(image: Labeled, sample: str, file: Path, out: Reading) -> None:
-    """Add one image to what was read."""
-    unread = list(image.unread)
-    out.dropped += image.dropped
-    detections = []
-    size = (1.0, 1.0) if image.relative else None
-    for shape in image.boxes or []:
-        size = size or _size(image, file)
-        if reason := _unusable(shape.box, size):
-            unread.append(reason)
-        else:
-            detections.append(_detection(shape, size))
-    out.unread += [f"{image.name}: {reason}" for reason in unread]
+def _name(image: Labeled) -> str:
+    return short(image.name, LONGEST)
+
+
+def _stranger(dataset: fo.Dataset, path: Path, images: list[Labeled], out: Reading) -> str:
+    """The sentence about a file none of whose images is known."""
+    first = out.unmatched[0]
+    problem = next((f"{_name(i)}: {i.unread[0]}" for i in images if i.unread), next(iter(out.unread), None))
+    return (
+        f'none of the {len(images)} images in {path} is one of dataset "{dataset.name}", the first is {first}; check '
+        "the dataset, or give the manifest.json of the export" + (f" ({problem})" if problem else "")
+    )
+
+
+def _take(sample: str, twins: list[tuple[Labeled, Frame]], out: Reading) -> None:
+    """Add what files say of one sample. Where several entries are of it (two splits, two files), they must agree: one
+    that is not labeled yet, or lists nothing without a sign that somebody looked, does not speak against another."""
+    readings = [_read(image, frame) for image, frame in twins]
+    names = " and ".join(dict.fromkeys(short(image.source or image.name, 60) for image, _ in twins))
+    unread = [f"{_name(image)}: {reason}" for (image, _), r in zip(twins, readings, strict=True) for reason in r.unread]
+    for r in readings:
+        out.dropped += r.dropped
     if unread:
+        out.unread += unread
         return
-    if image.boxes is None:
+    given = [r.answer for r in readings if r.answer is not None]
+    if not given:
         out.waiting.append(sample)
-    else:
-        out.answers[sample] = Answer(detections, image.answered, image.blank, image.name)
+        return
+    given = [a for a in given if a.detections or a.answered] or given
+    if any(_facts(a) != _facts(given[0]) for a in given[1:]):
+        out.unread.append(f"{_name(twins[0][0])}: it is listed {len(given)} times with different labels ({names})")
+        return
+    first = given[0]
+    first.answered, first.blank = any(a.answered for a in given), all(a.blank for a in given)
+    out.answers[sample] = first
 
 
-def _detection(shape: Shape, size: tuple[float, float]) -> fo.Detection:
-    """The detection of a checked shape, cut at the image's edges."""
-    x, y, w, h = (float(v) for v in xywh_px_to_xywh_rel(shape.box, *size)[0])  # type: ignore[arg-type]
-    left, top = max(0.0, x), max(0.0, y)
-    box = [left, top, min(1.0, x + w) - left, min(1.0, y + h) - top]
-    return fo.Detection(label=shape.label, bounding_box=box)
+@dataclass
+class _Read:
+    """One entry: its answer, None where it is not labeled yet or was not understood."""
+
+    answer: Answer | None
+    unread: list[str]
+    dropped: Counter[str]
 
 
-def _size(image: Labeled, file: Path) -> tuple[float, float]:
-    if image.size and all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in image.size):
-        return image.size
-    try:
-        return exporting.image_size(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{image.name} has no width and height in the label file, and {file} cannot be read; add the two"
-        ) from error
+def _read(image: Labeled, frame: Frame) -> _Read:
+    unread, dropped = list(dict.fromkeys(image.unread)), image.dropped.copy()
+    if image.boxes is None or unread:
+        return _Read(None, unread, dropped)
+    if frame.odd is not None:
+        return _Read(None, [frame.odd], dropped)
+    out = []
+    for shape in image.boxes:
+        try:
+            out.append(made.detection(shape, frame, dropped))
+        except Odd as error:
+            unread.append(str(error))
+    if unread:
+        return _Read(None, unread, dropped)
+    made.trim(out, dropped)
+    return _Read(Answer(out, image.answered, image.blank, _name(image), image.source), [], dropped)
 
 
-def _unusable(box: Any, size: tuple[float, float]) -> str | None:
-    """Why a box cannot be taken, or None."""
-    if not isinstance(box, list) or len(box) != 4 or any(isinstance(v, bool) for v in box):
-        return f"bbox {box!r} is not [x, y, width, height]"[:200]
-    if not all(isinstance(v, int | float) and abs(v) < 1e9 and math.isfinite(v) for v in box):
-        return f"bbox {box!r} has values that are no finite numbers"[:200]
-    x, y, w, h = box
-    if w <= 0 or h <= 0:
-        return f"bbox {box!r} has no area"
-    if x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0:
-        return f"bbox {box!r} lies outside the image"
-    return None
+def _facts(answer: Answer) -> list[tuple[str, list[float]]]:
+    return sorted((d.label, [round(v, 5) for v in d.bounding_box]) for d in answer.detections)
+
+
+def unusable(box: Any, size: tuple[float, float]) -> str | None:
+    """Why a box of an image of ``size`` cannot be a label, or None; a field's boxes have the size (1, 1)."""
+    shares = [v / side for v, side in zip(box, size * 2, strict=True)] if _numbers(box) else box
+    reason = made.unusable(shares, None if size == (1.0, 1.0) else size)
+    return reason and f"box {short(box)} {reason}"
+
+
+def _numbers(box: Any) -> bool:
+    return isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)

@@ -1,14 +1,23 @@
 """FiftyOneDataset: ``samples.json`` and ``metadata.json``, written by FiftyOne's own exporter."""
 
+import base64
+import io
+import zlib
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.utils.data as foud
+import numpy as np
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, Shape, read_json, refusal
+from gsal_fo.fo.exchange.formats import geometry
+from gsal_fo.fo.exchange.formats.model import Batch, Contents, Document, Format, Labeled, Shape
+from gsal_fo.fo.exchange.formats.texts import Odd, label_name, number, refusal, short
 
 KIND, NAME = "FiftyOneDataset", "samples.json"
+# Fields of labels that are taken, and where their objects are; None: the field is one object.
+TAKEN = {"Detections": "detections", "Detection": None, "Polylines": "polylines", "Polyline": None}
+READ = ("_id", "_cls", "label", "bounding_box", "mask", "attributes", "points", "closed", "filled")
 FACTS = {"score": float, "rank": int, "rationale": str}
 
 
@@ -37,42 +46,124 @@ def write(batch: Batch) -> None:
         passing.delete()
 
 
-def read(path: Path, label_field: str) -> list[Labeled]:
+def claims(value: Any) -> bool:
+    """FiftyOneDataset has samples; FiftyOne's image detection data set has classes and labels by file name."""
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("samples"), list) or ("classes" in value and isinstance(value.get("labels"), dict))
+
+
+def read(document: Document, out: Contents) -> None:
     """Every sample; one without a value in the label field is not labeled yet."""
-    kept = read_json(path, KIND)
-    samples = kept.get("samples") if isinstance(kept, dict) else None
-    if not isinstance(samples, list):
-        raise refusal(path, KIND, "it has no list of samples")
-    others = {k for s in samples if isinstance(s, dict) for k, v in s.items() if _detections(v)}
-    if others and label_field not in others:
-        raise refusal(path, KIND, f'it has no "{label_field}"; its fields of boxes are {", ".join(sorted(others))}')
+    kept, name = document.value, document.label_field
+    if not claims(kept):
+        raise refusal(document.path, KIND, "it has no list of samples")
+    if "samples" not in kept:
+        _read_by_name(document, out)
+        return
+    samples = kept["samples"]
+    others = {k for s in samples if isinstance(s, dict) for k, v in s.items() if _kind(v) in TAKEN}
+    if others and name not in others:
+        fields = ", ".join(sorted(others))
+        raise refusal(document.path, KIND, f'it has no "{name}"; its fields of boxes are {fields}')
+    for place, sample in enumerate(samples):
+        if not isinstance(sample, dict) or not isinstance(sample.get("filepath"), str):
+            out.unread.append(f"{document.name}: sample {place} lacks or misuses its filepath")
+            continue
+        own = sample.get("_id")
+        known = sample.get("gsal_id") or (own.get("$oid") if isinstance(own, dict) else own)
+        image = Labeled(sample["filepath"], boxes=None, relative=True, id=known, source=document.name)
+        _add(image, sample.get(name), name)
+        out.images.append(image)
+
+
+def _read_by_name(document: Document, out: Contents) -> None:
+    """FiftyOne's image detection data set: lists of objects by the name of the file without suffix."""
+    classes = document.value["classes"]
+    for stem, objects in document.value["labels"].items():
+        image = Labeled(stem, boxes=None, relative=True, source=document.name)
+        if objects is not None:
+            found = [{**d, "label": _class(d.get("label"), classes)} for d in objects if isinstance(d, dict)]
+            _add(image, {"_cls": "Detections", "detections": found}, "labels")
+        out.images.append(image)
+
+
+def _class(label: Any, classes: Any) -> Any:
+    """Labels are numbers there where a list of classes is."""
+    known = isinstance(classes, list) and isinstance(label, int) and not isinstance(label, bool)
+    return classes[label] if known and 0 <= label < len(classes) else label
+
+
+def _kind(value: Any) -> Any:
+    return value.get("_cls") if isinstance(value, dict) else None
+
+
+def _add(image: Labeled, value: Any, name: str) -> None:
+    """Add what a sample's label field holds."""
+    if value is None:
+        return
+    kind = _kind(value)
+    if kind not in TAKEN:
+        image.unread.append(f"{name} holds {short(kind)}, not Detections")
+        return
+    objects = value.get(TAKEN[kind]) or [] if TAKEN[kind] else [value]
+    image.boxes = []
+    for d in objects:
+        try:
+            image.boxes.append(_shape(d, image))
+        except Odd as error:
+            image.unread.append(str(error))
+    # Our export leaves the field out where it sent nothing: somebody wrote that there is nothing.
+    image.answered = not objects
+
+
+def _shape(d: Any, image: Labeled) -> Shape:
+    if not isinstance(d, dict):
+        raise Odd(f"{short(d)} is no object")
+    label = label_name(d.get("label"))
+    attributes = {k: v for k, v in d.items() if k not in READ and v is not None and v != []}
+    for key, legacy in (d.get("attributes") or {}).items() if isinstance(d.get("attributes"), dict) else ():
+        attributes[key] = legacy.get("value") if isinstance(legacy, dict) else legacy
+    for key in ("instance", "mask_path"):
+        if attributes.pop(key, None):
+            image.dropped[f"{key} of a detection"] += 1
+    if "points" in d:
+        if not (d.get("closed") or d.get("filled")):
+            raise Odd(f'"{short(label)}" is an open line, which has no extent that a box could take')
+        rings = [geometry.pairs([v for p in ring for v in p]) for ring in _rings(d["points"])]
+        return Shape(label, geometry.enclosing(rings), attributes, rings)
+    box = d.get("bounding_box")
+    if not isinstance(box, list) or len(box) != 4:
+        raise Odd(f"bounding_box {short(box)} is not [x, y, width, height]")
+    return Shape(label, [number(v, "bounding_box") for v in box], attributes, mask=_mask(d.get("mask")))
+
+
+def _rings(points: Any) -> list[Any]:
+    if not isinstance(points, list) or not points or not all(isinstance(r, list) for r in points):
+        raise Odd(f"points {short(points)}")
+    if not all(isinstance(p, list) and len(p) == 2 for ring in points for p in ring):
+        raise Odd(f"points {short(points)}")
+    return points
+
+
+def _mask(value: Any) -> np.ndarray | None:
+    """A mask as FiftyOne writes it: an array, compressed, as text."""
+    packed = value.get("$binary") if isinstance(value, dict) else value
+    packed = packed.get("base64") if isinstance(packed, dict) else packed
+    if packed is None:
+        return None
     try:
-        return [_read(s, label_field) for s in samples]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise refusal(path, KIND, f"a sample lacks or misuses {error}") from error
+        raw = base64.b64decode(packed, validate=True)
+        unpacker = zlib.decompressobj()
+        content = unpacker.decompress(raw, geometry.PIXELS)
+        if unpacker.unconsumed_tail:
+            raise Odd("a mask that is too large")
+        mask = np.load(io.BytesIO(content), allow_pickle=False)
+    except (TypeError, ValueError, zlib.error, EOFError, MemoryError, OverflowError) as error:
+        raise Odd(f"a mask that cannot be read ({short(str(error))})") from error
+    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "biuf":
+        raise Odd(f"a mask of shape {mask.shape}")
+    return mask.astype(bool)
 
 
-def _detections(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("_cls") == "Detections"
-
-
-def _read(sample: dict[str, Any], label_field: str) -> Labeled:
-    own = sample.get("_id")
-    known = sample.get("gsal_id") or (own.get("$oid") if isinstance(own, dict) else own)
-    out = Labeled(str(sample["filepath"]), relative=True, id=known)
-    value = sample.get(label_field)
-    out.boxes = None
-    if value is not None:
-        if not _detections(value):
-            raise KeyError(f"{label_field}, which holds no Detections")
-        out.boxes = [Shape(str(d["label"]), d["bounding_box"]) for d in value.get("detections") or []]
-        out.answered = not out.boxes  # our export leaves such a field out: somebody wrote that there is nothing
-    return out
-
-
-def found(folder: Path) -> Path | None:
-    """FiftyOne's own names."""
-    return folder / NAME if all((folder / n).is_file() for n in (NAME, "metadata.json")) else None
-
-
-FORMAT = Format("FiftyOneDataset", "data", lambda batch: [NAME, "metadata.json"], write, read, found)
+FORMAT = Format("FiftyOneDataset", "data", lambda batch: [NAME, "metadata.json"], write, "json", claims, read)

@@ -1,11 +1,12 @@
 """Label Studio: ``tasks.json`` with pre-labels as predictions, ``label_config.xml`` beside it, boxes in percent."""
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Item, Labeled, Shape, read_json, refusal, write_xml
+from gsal_fo.fo.exchange.formats import labelstudio_regions as regions
+from gsal_fo.fo.exchange.formats.model import Batch, Contents, Document, Format, Item, Labeled
+from gsal_fo.fo.exchange.formats.texts import Odd, refusal, short, write_xml
 from gsal_fo.run_folder import shards
 
 KIND, NAME, CONFIG = "Label Studio JSON export", "tasks.json", "label_config.xml"
@@ -61,70 +62,79 @@ def _result(item: Item, k: int) -> dict[str, Any]:
     }
 
 
-def read(path: Path, label_field: str) -> list[Labeled]:
+def claims(value: Any) -> bool:
+    """A list of tasks ("JSON"), of flat ones ("JSON-MIN"), or one annotation as a target storage receives it."""
+    if isinstance(value, dict):
+        return isinstance(value.get("result"), list) and isinstance(value.get("task"), dict)
+    return isinstance(value, list) and any(isinstance(t, dict) and ("data" in t or _is_flat(t)) for t in value)
+
+
+def _is_flat(task: dict[str, Any]) -> bool:
+    return "data" not in task and any(k in task for k in ("annotation_id", "annotator", "lead_time"))
+
+
+def read(document: Document, out: Contents) -> None:
     """Every task; one without a submitted annotation waits for its labeler, one with an empty annotation has none."""
-    tasks = read_json(path, KIND)
-    if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise refusal(path, KIND, "it is no list of tasks")
-    if any("data" not in t for t in tasks):
-        raise refusal(path, KIND, 'a task has no data; choose "JSON", not "JSON-MIN"')
-    try:
-        return [_read(t) for t in tasks]
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise refusal(path, KIND, f"a task lacks or misuses {error}") from error
+    tasks = document.value
+    if isinstance(tasks, dict) and claims(tasks):
+        tasks = [{**tasks["task"], "annotations": [{k: v for k, v in tasks.items() if k != "task"}]}]
+    if not isinstance(tasks, list):
+        raise refusal(document.path, KIND, "it is no list of tasks")
+    for place, task in enumerate(tasks):
+        number = short(task.get("id", place), 30) if isinstance(task, dict) else place
+        try:
+            out.images.append(_read(task, document.name))
+        except (Odd, KeyError, TypeError, AttributeError, IndexError) as error:
+            out.unread.append(f"{document.name}: task {number} lacks or misuses {short(str(error), 100)}")
 
 
-def _read(task: dict[str, Any]) -> Labeled:
+def _read(task: Any, source: str) -> Labeled:
+    if _is_flat(task):
+        results = [r for k, v in task.items() if isinstance(v, list) for r in v if isinstance(r, dict)]
+        task = {
+            "data": {k: v for k, v in task.items() if isinstance(v, str)},
+            "annotations": [{"result": [regions.from_flat(r) for r in results]}],
+        }
+    if "data" not in task:
+        raise Odd('its data; choose "JSON" as the export format')
     data = task["data"]
-    name = data.get("gsal_file") or _file(next(v for v in (data.get(IMAGE), *data.values(), "") if isinstance(v, str)))
-    out = Labeled(str(name), boxes=None, relative=True, id=data.get("gsal_id"))
-    done = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
+    if not isinstance(data, dict):
+        raise Odd("its data")
+    image = _image(data, task, source)
+    done = [a for a in task.get("annotations") or task.get("completions") or [] if not a.get("was_cancelled")]
     done = [a for a in done if a.get("ground_truth")] or done
     if not done:
-        return out
-    readings = [_boxes(a.get("result") or []) for a in done]
-    boxes, unread = readings[0]
-    if any(sorted(map(str, other)) != sorted(map(str, boxes)) for other, _ in readings[1:]):
-        out.unread.append(f"{len(done)} annotations differ; star the right one as ground truth in Label Studio")
-        return out
-    out.boxes, out.unread, out.answered = boxes, unread, True
-    return out
+        return image
+    readings = []
+    for annotation in done:
+        reading = Labeled(image.name, [], relative=True)
+        regions.read(annotation.get("result") or [], reading)
+        readings.append(reading)
+    first = readings[0]
+    if any(_facts(r) != _facts(first) for r in readings[1:]):
+        image.unread.append(f"{len(done)} annotations differ; star the right one as ground truth in Label Studio")
+        return image
+    image.boxes, image.size, image.unread, image.dropped = first.boxes, first.size, first.unread, first.dropped
+    image.answered = True
+    return image
 
 
-def _boxes(results: list[dict[str, Any]]) -> tuple[list[Shape], list[str]]:
-    boxes: list[Shape] = []
-    unread: list[str] = []
-    for r in results:
-        if r.get("type") != "rectanglelabels":
-            if r.get("type") not in ("choices", "textarea", "rating"):
-                unread.append(f"a {r.get('type')}, and only labeled boxes are taken")
-            continue
-        value = r["value"]
-        label = (value.get("rectanglelabels") or [None])[0]
-        if not label:
-            unread.append("a box without a label")
-        elif value.get("rotation") or r.get("image_rotation"):
-            unread.append(f'"{label}": a turned box or image, and only upright ones are taken')
-        else:
-            boxes.append(Shape(str(label), [value[k] / 100 for k in ("x", "y", "width", "height")]))
-    return boxes, unread
+def _image(data: dict[str, Any], task: dict[str, Any], source: str) -> Labeled:
+    """The task's image: what our export put beside it, then the image's address, then Label Studio's own record of an
+    upload, then the first text."""
+    texts = [data.get("gsal_file"), data.get(IMAGE), task.get("file_upload"), *data.values()]
+    names = [t for t in texts if isinstance(t, str) and t]
+    if not names:
+        raise Odd("its image")
+    name = "an embedded image" if names[0].startswith("data:") else names[0]
+    also = [task["file_upload"]] if isinstance(task.get("file_upload"), str) and task["file_upload"] != name else []
+    return Labeled(name, boxes=None, relative=True, id=data.get("gsal_id"), also=also, source=source)
 
 
-def _file(address: str) -> str:
-    """The file that an image's address means: a path, an upload, a local file or a bucket."""
-    if address.startswith("data:"):
-        return "an embedded image"
-    parts = urlsplit(address)
-    wanted = parse_qs(parts.query).get("d")
-    return wanted[0] if wanted else unquote(parts.path)
+def _facts(image: Labeled) -> tuple[list[str], list[str]]:
+    """What two annotators must agree on: labels and shapes."""
+    shapes = [str((s.label, s.box, s.polygons, s.mask is None or s.mask.tobytes())) for s in image.boxes or []]
+    return sorted(shapes), sorted(image.unread)
 
 
-def found(folder: Path) -> Path | None:
-    """Our own tasks, or the one JSON file of a Label Studio export."""
-    if (folder / NAME).is_file():
-        return folder / NAME
-    texts = list(folder.glob("*.json"))
-    return texts[0] if len(texts) == 1 and texts[0].name.startswith("project-") else None
-
-
-FORMAT = Format("Label Studio", "images", lambda batch: [NAME, CONFIG], write, read, found)
+FORMAT = Format("Label Studio", "images", lambda batch: [NAME, CONFIG], write, "json", claims, read)

@@ -1,21 +1,19 @@
 """What every format writes and reads: a batch on its way out, an image with its boxes on its way back."""
 
-import json
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ElementTree, ParseError, indent
 
-import defusedxml.ElementTree as safe
 import numpy as np
-from defusedxml import DefusedXmlException
 
+from gsal_fo.fo.exchange.formats import geometry
 from gsal_fo.fo.exchange.formats.target import Target
+from gsal_fo.fo.exchange.formats.texts import Odd, number
+from gsal_fo.fo.exchange.formats.tree import Tree
 
-MOST = 1 << 30  # bytes of a label file, or of all label files of an archive: what memory takes in one piece
+CLOSE = 1.0  # pixels between a box and its outline that rounding explains
 
 
 @dataclass(frozen=True)
@@ -77,18 +75,41 @@ class Shape:
     mask: np.ndarray | None = None
 
 
+def straighten(shape: Shape) -> None:
+    """Make the box of a turned shape the enclosing one.
+
+    Formats that lack turned boxes (CVAT's COCO and VOC exports) have it as it lies before it is turned, and the angle
+    as an attribute called rotation.
+    """
+    try:
+        angle = number(shape.attributes.get("rotation", 0)) % 360
+    except Odd:
+        return  # an attribute of that name which is no angle
+    if not angle or shape.mask is not None:
+        return
+    if shape.polygons is None:
+        shape.polygons = [geometry.turned(shape.box, angle)]
+    around = geometry.enclosing(shape.polygons)
+    if max(abs(u - v) for u, v in zip(around, shape.box, strict=True)) > CLOSE:
+        shape.box = around
+
+
 @dataclass
 class Labeled:
     """One image as a label file has it.
 
-    ``boxes``: its objects as found, not yet checked; None where the labeler has not got to it. ``size``: width and
-    height in pixels that they are measured in, None: ask the image; ``relative``: they are shares of the image's
-    sides. ``id``: the sample that the export put beside it. ``stem``: ``name`` lacks its suffix. ``answered``: the file
-    holds a sign that somebody finished this image, so that even no object is an answer; a format without such a sign
-    leaves it False. ``blank``: the image has a label file of its own and it is empty, which is how YOLO writes a
-    background image; an answer only where the image was not handed out with an empty file. ``unread``: what could not
-    be understood, a reason each: such an image stays unlabeled and is named. ``dropped``: what annotators wrote that a
-    Detection cannot hold, with counts.
+    ``name``: what the file calls it, with or without suffix; ``also``: other names that it may have. ``boxes``: its
+    objects as found, not yet checked; None where the labeler has not got to it. ``size``: width and height in pixels as
+    the file states them, not yet checked, None: it states none; ``relative``: the objects are in shares of the image's
+    sides, not in pixels. ``id``: the sample that the export put beside it. ``source``: the file.
+
+    ``answered``: the file holds a sign that somebody finished this image, so that even no object is an answer; a format
+    without such a sign leaves it False. ``blank``: the image has a label file of its own and it is empty, which is how
+    YOLO writes a background image; an answer only where the image was not handed out with an empty file.
+
+    ``unread``: what could not be understood, a reason each: such an image stays unlabeled and is named. ``dropped``:
+    what annotators wrote that a Detection cannot hold, with counts. ``stretched``: the file's makers say that they
+    stretched the image to ``size``.
     """
 
     name: str
@@ -96,85 +117,50 @@ class Labeled:
     size: tuple[Any, Any] | None = None
     relative: bool = False
     id: Any = None
-    stem: bool = False
+    also: list[str] = field(default_factory=list)
+    source: str = ""
     answered: bool = False
     blank: bool = False
+    stretched: bool = False
     unread: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass
+class Contents:
+    """What was read: ``images``; ``unread``: sentences about files, and about entries that belong to no image;
+    ``notes``: what was decided in reading."""
+
+    images: list[Labeled] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One JSON or XML file: ``value`` is its content, ``name`` its path for messages, below the folder that was
+    given."""
+
+    path: Path
+    name: str
+    value: Any
+    label_field: str
+
+
 @dataclass(frozen=True)
 class Format:
-    """One format: ``media`` names the folder of its images, ``files`` what `write` will leave beside them, ``found``
-    the path in a folder by which an export of this format is known."""
+    """One format.
+
+    ``media`` names the folder of its images, ``files`` what `write` will leave beside them. A reader of documents says
+    which it ``claims`` by their content, and adds what it reads to the contents; it raises ValueError for a document
+    that it does not claim. A reader of a folder of texts has ``gather`` instead; ``kind`` is "json", "xml" or "txt".
+    """
 
     title: str
     media: str
     files: Callable[[Batch], list[str]]
     write: Callable[[Batch], None]
-    read: Callable[[Path, str], list[Labeled]]
-    found: Callable[[Path], Path | None]
-
-
-def refusal(path: Path, kind: str, what: str) -> ValueError:
-    """The one sentence about a file that cannot be taken."""
-    return ValueError(f"{path} is no {kind}: {what}; export it from the labeling tool again and try once more")
-
-
-def read_json(path: Path, kind: str) -> Any:
-    """The content of a JSON file; raises ValueError with one sentence where it is broken or too large."""
-    check_size(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise refusal(path, kind, f"it is not readable JSON ({error})") from error
-
-
-def read_xml(path: Path, kind: str) -> Element:
-    """The root of an XML file, read without entities and without anything from outside."""
-    check_size(path)
-    try:
-        root: Element | None = safe.parse(path, forbid_dtd=True).getroot()
-    except DefusedXmlException as error:
-        raise refusal(path, kind, "it declares a DTD or entities, which are never read") from error
-    except (OSError, ValueError, ParseError, RecursionError) as error:
-        raise refusal(path, kind, f"it is not readable XML ({error})") from error
-    return root if root is not None else Element("")
-
-
-def write_xml(root: Element, path: Path, *, declaration: bool = True) -> None:
-    """Write a document, indented for a person."""
-    indent(root)
-    ElementTree(root).write(path, encoding="utf-8", xml_declaration=declaration)
-
-
-def check_size(path: Path) -> None:
-    """Raise ValueError for a file that is too large to be read in one piece."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    if size > MOST:
-        raise ValueError(f"{path} has {size / 1e9:.1f} GB; label files may have {MOST / 1e9:.1f}: export in parts")
-
-
-def unpack(archive: Path, place: Path) -> None:
-    """Unpack the label files of a zip into ``place``; pictures, and whatever is named outside of it, are left out.
-
-    Raises:
-        ValueError: it is no zip, is broken, or would unpack to too much.
-    """
-    kinds = (".json", ".xml", ".txt", ".yaml", ".names")
-    try:
-        with zipfile.ZipFile(archive) as bundle:
-            wanted = [m for m in bundle.infolist() if m.filename.lower().endswith(kinds) and _inside(m.filename)]
-            if sum(m.file_size for m in wanted) > MOST:
-                raise ValueError(f"{archive} unpacks to more than {MOST / 1e9:.1f} GB of labels: export in parts")
-            bundle.extractall(place, wanted)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{archive} is no readable zip ({error}); export it again") from error
-
-
-def _inside(name: str) -> bool:
-    parts = Path(name.replace("\\", "/")).parts
-    return ".." not in parts and not Path(name).is_absolute()
+    kind: str
+    claims: Callable[[Any], bool] = lambda value: False
+    read: Callable[[Document, Contents], None] | None = None
+    gather: Callable[[Tree, Contents], None] | None = None

@@ -1,16 +1,19 @@
-"""YOLO: one ``labels/*.txt`` per image, lines of class and center box in shares of the image, ``data.yaml``."""
+"""YOLO: one ``labels/*.txt`` per image, lines of class and center box in shares of the image, ``data.yaml``.
 
-import json
+Here are the writer and the rows of the reader; which files of a folder hold rows, and which the class names, is found
+out in `yolo_files`.
+"""
+
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from gsal_fo.fo.exchange.formats.model import Batch, Format, Labeled, Shape, check_size, refusal
+from gsal_fo.fo.exchange.formats import geometry, yolo_files
+from gsal_fo.fo.exchange.formats.model import Batch, Contents, Format, Labeled, Shape
+from gsal_fo.fo.exchange.formats.texts import Odd, number, read_text, refusal, short
+from gsal_fo.fo.exchange.formats.tree import Tree
 
-KIND = "YOLO data set"
-LISTS = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")  # where tools put the class names
-NO_LABELS = (*LISTS, "train.txt", "val.txt", "test.txt", "images.txt", "notes.txt", "README.txt")
+KIND = yolo_files.KIND
 
 
 def write(batch: Batch) -> None:
@@ -22,9 +25,9 @@ def write(batch: Batch) -> None:
             lines.append(f"{batch.classes.index(box.label)} {x + w / 2:.6f} {y + h / 2:.6f} {w:.6f} {h:.6f}\n")
         batch.target.write(_labels_of(item.name), "".join(lines))
     batch.target.write("classes.txt", "".join(f"{c}\n" for c in batch.classes))
-    names = "".join(f"  {n}: {json.dumps(c)}\n" for n, c in enumerate(batch.classes))  # JSON text is YAML text
     images = "images" if batch.copied else "images.txt"
-    batch.target.write("data.yaml", f"path: .\ntrain: {images}\nval: {images}\nnames:\n{names}")
+    facts = {"path": ".", "train": images, "val": images, "names": dict(enumerate(batch.classes))}
+    batch.target.write("data.yaml", yaml.safe_dump(facts, allow_unicode=True, sort_keys=False))
 
 
 def files(batch: Batch) -> list[str]:
@@ -36,71 +39,59 @@ def _labels_of(name: str) -> str:
     return f"labels/{Path(name).stem}.txt"
 
 
-def read(path: Path, label_field: str) -> list[Labeled]:
+def gather(tree: Tree, out: Contents) -> None:
     """Every image that has a label file; one without any is not labeled yet, an empty file says that there is nothing.
 
-    ``path`` is the folder, or its data.yaml or classes.txt.
+    Raises:
+        ValueError: label files without class names, or class names that disagree.
     """
-    folder = path if path.is_dir() else path.parent
-    classes = _classes(folder, path)
-    out = []
-    texts = [p for p in sorted(folder.rglob("*.txt")) if p.name not in NO_LABELS]
-    inner = [p for p in texts if "labels" in p.relative_to(folder).parts[:-1]]
-    for text in inner or texts:
-        image = Labeled(text.stem, relative=True, stem=True)
-        check_size(text)
+    found = yolo_files.find(tree)
+    if tree.only is not None and not found.labels:
+        raise refusal(tree.only, KIND, "no label file (labels/*.txt) lies near it")
+    for path in found.labels:
+        name = tree.name(path)
+        image = Labeled(found.image_of(path), relative=True, source=name)
+        out.images.append(image)
         try:
-            lines = text.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise refusal(path, KIND, f"{text.name} is not readable text ({error})") from error
-        for number, line in enumerate(lines, 1):
-            if parts := line.split():
-                _line(image, parts, f"{text.name}, line {number}", classes, path)
-        image.blank = not image.boxes and not image.unread
-        out.append(image)
-    if not out:
-        raise refusal(path, KIND, "it holds no label file (labels/*.txt)")
-    return out
-
-
-def _line(image: Labeled, parts: list[str], where: str, classes: list[str], path: Path) -> None:
-    if not parts[0].isdigit() or int(parts[0]) >= len(classes):
-        raise refusal(path, KIND, f"{where} has class {parts[0][:40]!r}, and {len(classes)} are listed, from 0")
-    if len(parts) > 6:
-        image.unread.append(f"{where}: an outline, and only boxes are taken")
-        return
-    try:
-        x, y, w, h = (float(v) for v in parts[1:5])
-    except ValueError:
-        raise refusal(path, KIND, f"{where} is not `class x y width height`: {' '.join(parts)[:60]!r}") from None
-    assert image.boxes is not None
-    image.boxes.append(Shape(classes[int(parts[0])], [x - w / 2, y - h / 2, w, h]))
-
-
-def _classes(folder: Path, path: Path) -> list[str]:
-    for name in LISTS:
-        source = folder / name
-        if not source.is_file():
+            classes = found.classes_of(path)
+            lines = read_text(path, KIND).splitlines()
+        except yolo_files.NoClasses:
+            raise
+        except ValueError as error:
+            image.unread.append(str(error))
             continue
-        check_size(source)
+        _rows(image, lines, classes)
+    out.notes += found.notes
+
+
+def _rows(image: Labeled, lines: list[str], classes: yolo_files.Classes) -> None:
+    for place, line in enumerate(lines, 1):
+        if not (parts := line.split()):
+            continue
         try:
-            text = source.read_text(encoding="utf-8")
-            if source.suffix != ".yaml":
-                return [line.strip() for line in text.splitlines() if line.strip()]
-            value: Any = yaml.safe_load(text)
-            names = value["names"]
-            if isinstance(names, dict):
-                names = [names[n] for n in range(len(names))]
-            return [str(n) for n in names]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise refusal(path, KIND, f"{name} lists no class names ({' '.join(str(error).split())})") from error
-    raise refusal(path, KIND, f"its class names are missing ({', '.join(LISTS)})")
+            shape = _row(parts, classes, image)
+        except Odd as error:
+            image.unread.append(f"line {place}: {error}")
+            continue
+        assert image.boxes is not None
+        image.boxes.append(shape)
+    image.blank = not image.boxes and not image.unread
 
 
-def found(folder: Path) -> Path | None:
-    """Known by its list of classes, with label files below it."""
-    known = any((folder / n).is_file() for n in LISTS)
-    return folder if known and any(p.name not in NO_LABELS for p in folder.rglob("*.txt")) else None
+def _row(parts: list[str], classes: yolo_files.Classes, image: Labeled) -> Shape:
+    """A box (5 numbers), with a score (6), with keypoints (as many as the data set's kpt_shape says), or an outline:
+    three or more points, four of which are a turned box."""
+    label = classes.label(parts[0])
+    values = [number(v) for v in parts[1:]]
+    if len(values) in (4, 5) or (classes.keypoints and len(values) == 4 + classes.keypoints):
+        x, y, w, h = values[:4]
+        if len(values) > 5:
+            image.dropped["keypoints"] += 1
+        return Shape(label, [x - w / 2, y - h / 2, w, h], {"score": values[4]} if len(values) == 5 else {})
+    if len(values) >= 6 and len(values) % 2 == 0:
+        ring = geometry.pairs(values)
+        return Shape(label, geometry.enclosing([ring]), polygons=[ring])
+    raise Odd(f"{len(parts)} values are neither a box nor an outline ({short(' '.join(parts))})")
 
 
-FORMAT = Format("YOLO", "images", files, write, read, found)
+FORMAT = Format("YOLO", "images", files, write, "txt", gather=gather)
