@@ -9,9 +9,9 @@ from gsal_fo.fo.concepts import build_concepts, propose_concepts
 from gsal_fo.fo.exchange.annotating import annotate
 from gsal_fo.fo.exchange.exporting import export
 from gsal_fo.fo.exchange.ingesting import IngestReport, ingest
+from gsal_fo.fo.reporting import status
 from gsal_fo.fo.rounds import select
 from gsal_fo.fo.scoring import score, score_events
-from gsal_fo.fo.states import status
 from gsal_fo.fo.training import fit, train
 from gsal_fo.fo.visualizing import visualize
 

@@ -24,7 +24,7 @@ def number(value: Any) -> float | None:
 
 
 class Documents:
-    """What the fields of one ranking's images hold, as ``$set`` of field path to plain value."""
+    """What the fields of one ranking's images hold, as plain values by field."""
 
     def __init__(self, ranking: Ranking) -> None:
         self.ranking = ranking
@@ -81,14 +81,10 @@ class Documents:
             )
         return {"_cls": "Detections", "detections": boxes}
 
-    def numbers(self, row: int) -> dict[str, Any]:
+    def numbers(self, row: int) -> list[dict[str, Any]]:
         """The numbers of the image's proposals that a new ranking changes, by their place in the list."""
         columns = self._columns
-        return {
-            f"gsal_proposals.detections.{k}.{name}": columns[name][j]
-            for k, j in enumerate(self.members(row))
-            for name in ("score", "difficulty", "bonus")
-        }
+        return [{name: columns[name][j] for name in ("score", "difficulty", "bonus")} for j in self.members(row)]
 
     def members(self, row: int) -> range:
         """Positions of an image's proposals; the table holds them side by side."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking as rankings
 from gsal_fo.audit import entries
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.fo import ledgers, progress, runs, states, writing
-from gsal_fo.fo.app import sidebar
-from gsal_fo.fo.dataset import bulk, fields, folders, labels, pool
+from gsal_fo.fo import journal, ledgers, progress, runs, states, steps, writing
+from gsal_fo.fo.dataset import bulk, fields, labels, pool, records
+from gsal_fo.fo.dataset.prepared import Change, combined
 
 MISSING = "the file is missing"
 
@@ -38,6 +38,9 @@ def select(
     Images are ranked anew over what is still unlabeled and in no earlier round, with the labels of now, and the score
     fields follow. The picked ones get the tag ``gsal_round_NNN`` and the round's number in ``gsal_round``.
 
+    Killed, it either has not happened, or whatever command comes next on the dataset finishes it first. The same call
+    again by the same user is that command, too: it returns the round that was cut short and makes no second one.
+
     Args:
         samples: dataset or view; only images of it can be picked.
         budget: how many.
@@ -55,29 +58,55 @@ def select(
     dataset = pool.check_samples(samples)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a whole number of at least 1; got {budget!r}")
+    tell = on_event or (lambda event: None)
+    asked = {"label_field": label_field, "run_key": run_key, "params": _plain(params), "view": view_of(samples)}
+    request = journal.request_of(command="select", budget=budget, **asked)
+    with journal.hold(dataset, "select", tell) as held:
+        done = held.result_of(request)
+        if done is None:
+            info, label_field, params = _asked(dataset, run_key, label_field, params)
+            done = _select(held, samples, budget, info, label_field, params, request, tell)
+    return batch_view(dataset, done["tag"])
+
+
+def _plain(params: cfg.GsalParams | Mapping[str, Any] | None) -> dict[str, Any]:
+    return cfg.to_dict(params) if isinstance(params, cfg.GsalParams) else dict(params or {})
+
+
+def view_of(samples: Any) -> Any:
+    """What makes two views the same one: their stages; None for the whole dataset."""
+    return samples._serialize(include_uuids=False) or None if isinstance(samples, fo.DatasetView) else None
+
+
+def _asked(
+    dataset: fo.Dataset,
+    run_key: str | None,
+    label_field: str | None,
+    params: cfg.GsalParams | Mapping[str, Any] | None,
+) -> tuple[Any, str, cfg.GsalParams]:
+    """The scoring, the label field and the constants that were asked for, checked."""
     info = runs.load(dataset, run_key)
     if info.config.method != runs.SCORE:
         known = ", ".join(runs.score_keys(dataset))
         raise ValueError(f'run "{info.key}" is a selection, not a scoring; choose one of {known}')
     fields.refuse_clash(dataset, runs.owned_fields(dataset))
-    record = info.config
-    label_field = label_field or record.label_field
+    label_field = label_field or info.config.label_field
     pool.check_detections(dataset, label_field, what="label field")
-    params = cfg.with_named(cfg.from_dict(cfg.GsalParams, record.params), params)
-    with folders.lock(folders.runs_of(dataset.slug), wait=True):  # two selections at once must not share a round
-        return _select(dataset, samples, budget, info, label_field, params, on_event or (lambda event: None))
+    return info, label_field, cfg.with_named(cfg.from_dict(cfg.GsalParams, info.config.params), params)
 
 
 def _select(
-    dataset: fo.Dataset,
+    held: journal.Hold,
     samples: Any,
     budget: int,
     info: Any,
     label_field: str,
     params: cfg.GsalParams,
+    request: str,
     tell: progress.OnEvent,
-) -> fo.DatasetView:
-    record = info.config
+) -> dict[str, Any]:
+    """Decide which images, then write."""
+    dataset, record = held.dataset, info.config
     state = load_state(dataset, record, label_field)
     for text in state.notes:
         tell({"event": "note", "message": text})
@@ -99,7 +128,7 @@ def _select(
     ]
     run = Path(record.run_dir)
     about = {"round": number, "tag": tag, "score_run": info.key, "budget": budget, "digests": dict(record.digests)}
-    mark = ledgers.record(dataset, info.key, entries.selection(run, state.graph, ranking, rows, **about))
+    entry = entries.selection(run, state.graph, ranking, rows, **about)
     config = runs.GSALSelectRunConfig(
         fields=list(fields.SELECT_FIELDS),
         tag=tag,
@@ -113,24 +142,35 @@ def _select(
         counts={"pool": int(pickable.sum()), "picked": len(ids), "missing": len(missing)},
         notes=state.notes,
         gsal_fo_version=gsal_fo.__version__,
-        ledger=mark,
         **writing.facts_of(ranking),
     )
-    # The record comes first: should the writing be cut short, deleting the run takes back what was written.
-    runs.register(dataset, key, config)
-    dataset.save_run_results(key, runs.GSALSelectRunResults(dataset, config, key, picks=picks))
-    if runs.writer(dataset) == info.key and record.complete:
-        progress.consume(writing.refresh(dataset, ranking), tell)
+    results = runs.GSALSelectRunResults(dataset, config, key, picks=picks)
+    more = {i: Change({"gsal_round": number, "gsal_status": states.PICKED}, tags=[tag]) for i in ids}
+    more |= {i: Change({"gsal_error": MISSING}) for i in missing}
+    values = held.prepare(combined(_ranked(dataset, ranking, info), more))
+    todo = [
+        steps.note_in_ledger(info.key, entry, held.token),
+        steps.declare("score"),
+        steps.declare("select"),
+        steps.record(records.new(dataset, key, config, results), "ledger"),
+        steps.written_by(info.key),
+        steps.merge(values),
+        steps.follow_status(),
+    ]
+    result = {"key": key, "tag": tag}
+    held.apply(request, todo, result, values=values)
+    return result
+
+
+def _ranked(dataset: fo.Dataset, ranking: rankings.Ranking, info: Any) -> writing.Changes:
+    """The score fields, as this ranking of the scoring has them."""
+    if runs.writer(dataset) == info.key and info.config.complete:
+        yield from writing.refreshed(dataset, ranking)
     else:  # another scoring wrote the fields last, or this one was interrupted while it did
-        progress.consume(writing.write(dataset, ranking, info.key, run), tell)
-    if missing:
-        dataset.set_values("gsal_error", dict.fromkeys(missing, MISSING), key_field="id")
-    fields.add_schema(dataset, "select")
-    sidebar.follow(dataset)
-    dataset.set_values("gsal_round", dict.fromkeys(ids, number), key_field="id")
-    dataset.select(ids).tag_samples(tag)
-    states.refresh(dataset)
-    return batch_view(dataset, tag)
+        changes = writing.replaced(dataset, ranking, Path(info.config.run_dir))
+        yield from changes
+        known = {*map(str, ranking.table.ids), *ranking.unranked}
+        yield from writing.emptied(dataset, fields.SCORE_FIELDS, but=known)
 
 
 def batch_view(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
@@ -161,8 +201,12 @@ def load_state(
     record: Any,
     label_field: str,
     read: Callable[[Path], rankings.PoolTable] = rankings.load_pool,
+    *,
+    freed: Collection[str] = (),
 ) -> State:
     """Read a scoring's run folder, by ``read``, and the dataset's labels of now.
+
+    ``freed``: ids of images that count as in no round.
 
     Raises:
         ValueError: the run folder is gone or unusable.
@@ -175,7 +219,7 @@ def load_state(
         table = read(folder)
         here, labeled = ids.result(), known.result()
     counts, notes = count(dataset, record, label_field, sorted(labeled), lambda: table)
-    chosen = in_rounds(dataset)
+    chosen = in_rounds(dataset) - set(freed)
     unlabeled = np.array([i in here and i not in labeled for i in table.ids], dtype=bool)
     picked = np.array([i in chosen for i in table.ids], dtype=bool)
     return State(graph, table, unlabeled, unlabeled & ~picked, picked, counts, len(labeled), notes)
@@ -234,7 +278,8 @@ def choose(
         )
         rows = rows_of(ranking)
         files = pool.rows_of(dataset, [str(state.table.ids[r]) for r in rows], ["filepath"])
-        gone = [r for r in rows if not Path(files[state.table.ids[r]][0]).exists()]
+        # A sample may go between two queries, too.
+        gone = [r for r in rows if (f := files.get(str(state.table.ids[r]))) is None or not Path(f[0]).exists()]
         if not gone:
             return ranking, rows, missing
         free[gone] = False

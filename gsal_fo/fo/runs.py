@@ -35,7 +35,9 @@ class GSALScoreRun(fos.Run):
 
     def cleanup(self, samples: Any, key: str) -> None:
         """Remove the fields that this run wrote; a later scoring has taken them over where it wrote them again."""
-        fields.delete(samples._root_dataset, tuple(self.get_fields(samples, key)))
+        from gsal_fo.fo import deleting  # FiftyOne calls this, and deleting needs the records of this module
+
+        deleting.scoring(samples._root_dataset, key)
 
     def rename(self, samples: Any, key: str, new_key: str) -> None:
         """Keep the fields with their run."""
@@ -58,15 +60,10 @@ class GSALSelectRun(fos.Run):
         return [f for f in fields.SELECT_FIELDS if samples._root_dataset.has_sample_field(f)]
 
     def cleanup(self, samples: Any, key: str) -> None:
-        """Remove the round's tag and values; the last round takes the fields with it."""
-        dataset = samples._root_dataset
-        tagged = dataset.match_tags(self.config.tag)
-        tagged.untag_samples(self.config.tag)
-        if not [k for k in select_keys(dataset) if k != key]:
-            fields.delete(dataset, fields.SELECT_FIELDS)
-        elif dataset.has_sample_field("gsal_round"):
-            mine = dataset.select(dataset.match(fo.ViewField("gsal_round") == self.config.round).values("id"))
-            mine.clear_sample_fields([f for f in fields.SELECT_FIELDS if dataset.has_sample_field(f)])
+        """Take the round back as `cancel` does."""
+        from gsal_fo.fo import deleting
+
+        deleting.selection(samples._root_dataset, key)
 
 
 class GSALSelectRunResults(fos.RunResults):
@@ -130,16 +127,6 @@ def next_key(dataset: fo.Dataset, method: str, taken: Iterable[str] = ()) -> str
     """The next free key ``<method>_NNN``; ``taken``: keys that are in use elsewhere, such as run folders."""
     used = [re.fullmatch(rf"{method}_(\d+)", key) for key in {*dataset.list_runs(), *taken}]
     return f"{method}_{max((int(m[1]) for m in used if m), default=0) + 1:03d}"
-
-
-def register(dataset: fo.Dataset, key: str, config: fos.RunConfig) -> None:
-    """Write or replace a run record without touching the fields: their writer replaces those.
-
-    What the dataset remembers of the run's ledger goes on: the ledger of the run folder does.
-    """
-    if key in dataset.list_runs() and (head := ledger_head(dataset, key)) is not None:
-        config.ledger_head = head
-    dataset.register_run(key, config, overwrite=True, cleanup=False)
 
 
 def ledger_head(dataset: fo.Dataset, key: str) -> dict[str, Any] | None:

@@ -1,8 +1,13 @@
-"""Scoring a view: manifest, worker process, ranking, fields. The dataset is written once, when all the work is done."""
+"""Scoring a view: manifest, worker process, ranking, fields. The dataset is written once, when all the work is done.
 
+Until then nothing of it changes: maps and values are made beside its samples, and what fails leaves the earlier scores.
+"""
+
+import collections
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 
 import gsal_fo
 from gsal_fo import config as cfg
-from gsal_fo.acquisition.ranking import load_pool, rank
+from gsal_fo.acquisition.ranking import Ranking, load_pool, rank
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.fo import progress, runs, training, writing
-from gsal_fo.fo.dataset import fields, folders, labels, pool
+from gsal_fo.fo import journal, locks, owners, progress, runs, steps, training, writing
+from gsal_fo.fo.dataset import bulk, fields, folders, labels, pool, prepared, records
 from gsal_fo.run_folder import cache as pool_cache
 from gsal_fo.run_folder import shards
 from gsal_fo.worker.process import run_worker
@@ -34,7 +40,7 @@ def score(samples: Any, *, on_event: progress.OnEvent | None = None, **settings:
         The run key: ``select(samples, budget, run_key=...)`` picks from this scoring.
 
     Raises:
-        ValueError: the settings or the dataset cannot be used; nothing was written.
+        ValueError: the settings or the dataset cannot be used, or no image could be scored; nothing was written.
         WorkerError: a worker failed or was killed; nothing was written, and the same call goes on where it stopped.
     """
     return str(progress.consume(score_events(samples, **settings), on_event)["run_key"])
@@ -91,35 +97,42 @@ def score_events(
     cfg.with_named(cfg.GsalParams(), params)  # refused here, not after the work
     graph = ConceptGraph.load(concepts)
     dataset = pool.check_samples(samples)
-    fields.refuse_clash(dataset, runs.owned_fields(dataset))
-    found = pool.read(samples, label_field=label_field, labeled_tag=labeled_tag, proposals=proposals)
-    if not dataset.persistent:
-        found.notes.append(
-            f'dataset "{dataset.name}" is not persistent: FiftyOne deletes it when its last client exits'
-        )
-    yield from ({"event": "note", "message": text} for text in found.notes)
-
     wanted = _configured(
         config or cfg.ScoreConfig(), diffusion, clip=clip, pretrained=pretrained, assign=assign, encoder=encoder
     )
-    boxes = sum(len(names) for names in found.labeled.labels or [])
-    if wanted.concepts.assign in ("prototypes", "detector") and not boxes:
-        raise ValueError(
-            f'assign="{wanted.concepts.assign}" knows only concepts that have labels, and "{label_field}" holds no box '
-            f'yet; use assign="auto" or "clip"'
-        )
-    wanted, trains = _with_detector(wanted, detector, proposals, boxes)
-    if trains:
-        train = train or cfg.TrainConfig()
-    elif detector is None and proposals is None and not wanted.detector.checkpoint:
-        yield {
-            "event": "note",
-            "message": f'cold start: no labeled box in "{label_field}", so the proposals are a grid of windows '
-            f"and every concept counts 0",
-        }
-    plan = Plan(dataset, graph, found, wanted, params, train if trains else None, label_field, labeled_tag)
-    key, folder = _place(plan, run_key, run_dir)
-    with folders.lock(folder) as lock:
+    told: list[progress.Event] = []
+    with journal.hold(dataset, "score", told.append) as held:
+        fields.refuse_clash(dataset, runs.owned_fields(dataset))
+        found = pool.read(samples, label_field=label_field, labeled_tag=labeled_tag, proposals=proposals)
+        told += ({"event": "note", "message": text} for text in found.notes)
+        if not dataset.persistent:
+            text = f'dataset "{dataset.name}" is not persistent: FiftyOne deletes it when its last client exits'
+            found.notes.append(text)
+            told.append({"event": "note", "message": text})
+        boxes = sum(len(names) for names in found.labeled.labels or [])
+        if wanted.concepts.assign in ("prototypes", "detector") and not boxes:
+            raise ValueError(
+                f'assign="{wanted.concepts.assign}" knows only concepts that have labels, and "{label_field}" holds no '
+                f'box yet; use assign="auto" or "clip"'
+            )
+        wanted, trains = _with_detector(wanted, detector, proposals, boxes)
+        if trains:
+            train = train or cfg.TrainConfig()
+        elif detector is None and proposals is None and not wanted.detector.checkpoint:
+            text = f'cold start: no labeled box in "{label_field}", so the proposals are a grid of windows'
+            told.append({"event": "note", "message": f"{text} and every concept counts 0"})
+        plan = Plan(dataset, graph, found, wanted, params, train if trains else None, label_field, labeled_tag)
+        asked = {"run_key": run_key, "run_dir": str(run_dir) if run_dir else None, "params": _plain(params)}
+        plan.request = journal.request_of(command="score", identity=plan.identity, label_field=label_field, **asked)
+        done = held.result_of(plan.request)
+        if done is None:
+            key, folder = _place(plan, run_key, run_dir, held.running)
+            reserved = held.reserve(key, folder=str(folder), identity=plan.identity)
+    yield from told
+    if done is not None:
+        yield {"event": "done", **done}
+        return
+    with journal.kept(reserved), folders.lock(folder) as lock:
         cache_dir = str(folders.home() / "cache") if cache else None
         final = _prepare(plan, folder, key, Path(concepts), cache_dir)
         if plan.train:
@@ -133,7 +146,7 @@ def score_events(
         )
         with closing(worker):
             yield from (e for e in worker if e["event"] not in ("done", "error"))
-        yield from _finish(plan, folder, key, final, str(concepts))
+        yield from _finish(plan, folder, key, final, str(concepts), reserved)
 
 
 @dataclass
@@ -148,6 +161,7 @@ class Plan:
     train: cfg.TrainConfig | None
     label_field: str
     labeled_tag: str | None
+    request: str = ""  # of `journal.request_of`
 
     @property
     def identity(self) -> str:
@@ -190,8 +204,11 @@ def _with_detector(
     return dataclasses.replace(config, detector=dataclasses.replace(config.detector, checkpoint=None)), False
 
 
-def _place(plan: Plan, run_key: str | None, run_dir: str | Path | None) -> tuple[str, Path]:
-    """The run's key and folder: as given, those of an interrupted run of the same identity, or the next free ones."""
+def _place(plan: Plan, run_key: str | None, run_dir: str | Path | None, running: Mapping[str, Any]) -> tuple[str, Path]:
+    """The run's key and folder: as given, those of an interrupted run of the same identity, or the next free ones.
+
+    ``running``: keys that scorings at work have taken.
+    """
     dataset = plan.dataset
     if run_key is not None:
         if not run_key.isidentifier():
@@ -201,16 +218,26 @@ def _place(plan: Plan, run_key: str | None, run_dir: str | Path | None) -> tuple
                 f'dataset "{dataset.name}" has another run with the key "{run_key}"; choose another run_key'
             )
     home = folders.runs_of(dataset.slug)
-    if run_dir is not None:
-        folder = Path(run_dir).expanduser().absolute()
-        if run_key is None and folders.identity(folder) == plan.identity:
-            run_key = str(shards.read_json(folder / "config.json")["run_key"])
-        return run_key or runs.next_key(dataset, runs.SCORE), folder
-    if run_key is None:
-        done = {k for k in runs.score_keys(dataset) if runs.load(dataset, k).config.complete}
-        taken = [p.name for p in home.glob("*")]
-        run_key = folders.unfinished(home, runs.SCORE, plan.identity, done) or runs.next_key(dataset, runs.SCORE, taken)
-    return run_key, home / run_key
+    folder = Path(run_dir).expanduser().absolute() if run_dir is not None else None
+    kept = {key: Path(c.run_dir) for key in runs.score_keys(dataset) if (c := runs.load(dataset, key).config).complete}
+    key = run_key
+    if key is None and folder is None:
+        key = folders.unfinished(home, runs.SCORE, plan.identity, set(kept))
+    elif key is None and folder is not None and folders.identity(folder) == plan.identity:
+        key = str(shards.read_json(folder / "config.json")["run_key"])
+        key = key if kept.get(key, folder) == folder else None  # another scoring was given it meanwhile
+    if key is None:
+        taken = [p.name for p in home.glob("*")] if folder is None else []
+        key = runs.next_key(dataset, runs.SCORE, [*taken, *running])
+    elif key in running:
+        raise ValueError(
+            f'a scoring of "{dataset.name}" works as {key} already: {owners.describe(running[key])}; wait for it to '
+            f"end, or give another run_key and run_dir"
+        )
+    folder = folder or home / key
+    if kept.get(key, folder) != folder:
+        raise ValueError(f"{key} is the scoring in {kept[key]}; give another run_key, or delete that run first")
+    return key, folder
 
 
 def _prepare(plan: Plan, folder: Path, key: str, concepts: Path, cache: str | None) -> cfg.ScoreConfig:
@@ -260,22 +287,58 @@ def _params(
     return params, notes
 
 
-def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str) -> progress.Events:
-    """Rank what the worker left, write it into the dataset and register the run."""
+def _plain(params: cfg.GsalParams | Mapping[str, Any] | None) -> dict[str, Any]:
+    return cfg.to_dict(params) if isinstance(params, cfg.GsalParams) else dict(params or {})
+
+
+def _ranking(
+    plan: Plan, folder: Path, config: cfg.ScoreConfig, choice: Any, mix: Mapping[str, Any]
+) -> tuple[Ranking, list[str], list[str]]:
+    """The ranking of what the worker left, and notes: on labels, on constants."""
     table = pool_cache.save(folder, load_pool(folder))
-    counts, notes = labels.count(
-        plan.dataset, plan.pool.labeled.ids, plan.label_field, plan.graph, folder, lambda: table
+    here = bulk.ids(plan.dataset)
+    labeled = [i for i in plan.pool.labeled.ids if i in here]
+    counts, notes = labels.count(plan.dataset, labeled, plan.label_field, plan.graph, folder, lambda: table)
+    asked = len(plan.pool.labeled.ids) + len(plan.pool.pool.ids)
+    if gone := asked - len(labeled) - sum(i in here for i in plan.pool.pool.ids):
+        images = "1 image was" if gone == 1 else f"{gone} images were"
+        notes = [*notes, f"{images} deleted from the dataset while it was scored, and left out"]
+    assign = choice["assign"] if choice else config.concepts.assign
+    params, chosen = _params(plan.params, assign, mix)
+    keep = np.array([i in here for i in table.ids], dtype=bool)
+    return rank(table, plan.graph, counts, params, keep=keep), notes, chosen
+
+
+def _refuse_nothing(plan: Plan, ranking: Ranking, folder: Path) -> None:
+    """Raise ValueError where no image was scored: the earlier scores are worth more than none.
+
+    What was noted of the images is removed, so that the same call looks at them again: a share may be mounted by then.
+    """
+    if len(ranking.order):
+        return
+    reasons = Counter(ranking.unranked.values())
+    why = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)) or "none of them is there any more"
+    for stage in shards.STAGES:
+        shutil.rmtree(folder / stage, ignore_errors=True)
+    raise ValueError(
+        f'none of the {len(plan.pool.pool.ids)} images of "{plan.dataset.name}" could be scored: {why}; the dataset is '
+        f"as it was. Mend that and score again"
     )
-    yield from ({"event": "note", "message": text} for text in notes)
+
+
+def _finish(
+    plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str, reserved: locks.Lease
+) -> progress.Events:
+    """Rank what the worker left, write it into the dataset and register the run."""
     result = shards.read_json(folder / "result.json")
     choice = result.get("choice")
-    assign = choice["assign"] if choice else config.concepts.assign
-    params, chosen = _params(plan.params, assign, result["diffusion"].get("mix", {}))
-    yield from ({"event": "note", "message": text} for text in chosen)
-    ranking = rank(table, plan.graph, counts, params)
+    ranking, notes, chosen = _ranking(plan, folder, config, choice, result["diffusion"].get("mix", {}))
+    yield from ({"event": "note", "message": text} for text in [*notes, *chosen])
+    _refuse_nothing(plan, ranking, folder)
+    params = ranking.params
     record = runs.GSALScoreRunConfig(
         fields=list(fields.SCORE_FIELDS),
-        complete=False,
+        complete=True,
         run_dir=str(folder),
         label_field=plan.label_field,
         labeled_tag=plan.labeled_tag,
@@ -293,7 +356,7 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
             "graph": cfg.digest(plan.graph.to_dict()),
             **{f"{name}_model": mark for name, mark in result["models"].items()},
         },
-        assign=assign,
+        assign=choice["assign"] if choice else config.concepts.assign,
         assign_choice=choice,
         diffusion=result["diffusion"],
         seconds=result["timings"],
@@ -301,17 +364,38 @@ def _finish(plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concept
             "pool": len(plan.pool.pool.ids),
             "labeled": len(plan.pool.labeled.ids),
             "scored": len(ranking.order),
-            "failed": len(table.failed),
-            "proposals": len(table.boxes),
+            "failed": len(ranking.table.failed),
+            "proposals": len(ranking.table.boxes),
         },
         notes=[*plan.pool.notes, *([choice["why"]] if choice else []), *notes, *chosen],
         gsal_fo_version=gsal_fo.__version__,
         **writing.facts_of(ranking),
     )
-    with folders.lock(folders.runs_of(plan.dataset.slug), wait=True):  # one writer per dataset
-        # The record comes first: fields of a writer that was killed half way are then known to be ours.
-        runs.register(plan.dataset, key, record)
-        yield from writing.write(plan.dataset, ranking, key, folder)
-        record.complete = True
-        plan.dataset.update_run_config(key, record)
-    yield {"event": "done", "run_key": key, **record.counts}
+    # Beside the samples, and before the lock is taken: other commands may go on meanwhile.
+    total = len(ranking.table.ids)
+    yield {"event": "progress", "stage": "write", "done": 0, "total": total}
+    for done in prepared.add(reserved.token, writing.replaced(plan.dataset, ranking, folder)):
+        yield {"event": "progress", "stage": "write", "done": min(done, total), "total": total}
+    answer = {"run_key": key, **record.counts}
+    told: list[progress.Event] = []
+    with journal.hold(plan.dataset, "score", told.append) as held:
+        held.ends_with(reserved)
+        known = {*map(str, ranking.table.ids), *ranking.unranked}
+        rest = writing.emptied(plan.dataset, fields.SCORE_FIELDS, but=known)
+        collections.deque(prepared.add(reserved.token, rest), maxlen=0)
+        todo = [
+            steps.declare("score"),
+            steps.record(records.new(plan.dataset, key, _with_head(plan.dataset, key, record))),
+            steps.written_by(key),
+            steps.merge(reserved.token),
+        ]
+        held.apply(plan.request, todo, answer, values=reserved.token)
+    yield from told
+    yield {"event": "done", **answer}
+
+
+def _with_head(dataset: fo.Dataset, key: str, record: Any) -> Any:
+    """The record with what the dataset remembers of the run's ledger: that of the run folder goes on."""
+    if key in dataset.list_runs() and (head := runs.ledger_head(dataset, key)) is not None:
+        record.ledger_head = head
+    return record

@@ -1,0 +1,169 @@
+"""Every command killed at its writes: given again, it leaves what an uninterrupted one leaves."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.odm as foo
+import pytest
+
+import gsal_fo.fo as gfo
+from gsal_fo.fo import locks
+from tests.fo_pool import box
+from tests.mortal import Ended, Mortals, points
+
+MOST = 8  # points per command, where GSAL_EVERY_KILL is not set
+
+
+@pytest.fixture(scope="module")
+def mortals() -> Mortals:
+    return Mortals()
+
+
+@dataclass
+class Place:
+    """A scored dataset with a run folder of its own, so that nothing is shared between two runs of a command."""
+
+    dataset: fo.Dataset
+    folder: Path
+
+    def code(self, command: str, prepare: str = "") -> str:
+        """``command`` on the dataset, as Python that knows ``ds``, ``gfo``, ``fo`` and ``out``."""
+        head = f"import fiftyone as fo, gsal_fo.fo as gfo, pathlib\nds = fo.load_dataset({self.dataset.name!r})\n"
+        return f"{head}out = pathlib.Path({str(self.folder)!r})\n{prepare}\n# the command\n{command}\n"
+
+    def state(self) -> dict[str, Any]:
+        """All that a person could miss: samples, tags, records, views, indexes, files, ledgers; times and ids of labels
+        differ between any two runs and are left out."""
+        self.dataset.reload()
+        dataset, db = self.dataset, foo.get_db_conn()
+        records = {key: _plain(dataset.get_run_info(key).config.serialize(), self) for key in dataset.list_runs()}
+        for key in gfo.runs.select_keys(dataset):
+            records[key]["picks"] = gfo.runs.picks(dataset, key)
+        return {
+            "samples": {s["_id"]: _plain(s, self) for s in dataset._sample_collection.find()},
+            "schema": sorted(dataset.get_field_schema(flat=True)),
+            "records": records,
+            "order": [gfo.runs.score_keys(dataset), gfo.runs.select_keys(dataset)],
+            "views": {name: _stages(dataset.load_saved_view(name)) for name in dataset.list_saved_views()},
+            "workspaces": dataset.list_workspaces(),
+            "indexes": sorted(dataset.get_index_information()),
+            "sidebar": _plain(dataset.app_config.to_dict(), self),
+            "files": {
+                str(p.relative_to(self.folder)): _content(p, self)
+                for p in sorted(self.folder.rglob("*"))
+                if p.is_file()
+            },
+            "locks": list(db[locks.COLLECTION].find({"_id": dataset._doc.id})),
+            "prepared": [n for n in db.list_collection_names() if n.startswith("gsal_prepared")],
+            "orphans": db.runs.count_documents({"_dataset_id": dataset._doc.id}) - len(dataset.list_runs()),
+        }
+
+
+TIMES = ("last_modified_at", "created_at", "_id", "_dataset_id", "gsal_sent", "when", "time", "seconds", "since")
+ONES_OWN = ("hash", "previous", "operation", "dataset", "dataset_id", "ledger", "cancels", "count", "identity")
+
+
+def _plain(value: Any, place: Place) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v, place) for k, v in value.items() if k not in TIMES + ONES_OWN}
+    if isinstance(value, list):
+        return [_plain(v, place) for v in value]
+    if isinstance(value, str):
+        return value.replace(str(place.folder), "FOLDER").replace(place.dataset.name, "DATASET")
+    return value
+
+
+def _stages(view: fo.DatasetView) -> list[str]:
+    return [f"{type(s).__name__} {[v for k, v in s._kwargs() if not k.startswith('_')]}" for s in view._stages]
+
+
+def _content(path: Path, place: Place) -> Any:
+    if path.name == "ledger.jsonl":
+        return [_plain(json.loads(line), place) for line in path.read_text().splitlines()]
+    if path.suffix == ".json":
+        return _plain(json.loads(path.read_text()), place)
+    return path.stat().st_size if path.name not in (".lock", "worker.log") else None
+
+
+@pytest.fixture
+def place_of(template, tmp_path) -> Iterator[Any]:
+    """Makes places, each by cloning the scored template and its run folder."""
+    made: list[fo.Dataset] = []
+
+    def make(name: str) -> Place:
+        clone = template.clone(f"{tmp_path.name}-{name}")
+        made.append(clone)
+        folder = tmp_path / name
+        info = gfo.runs.load(clone)
+        shutil.copytree(info.config.run_dir, folder / "run")
+        info.config.run_dir = str(folder / "run")
+        clone.update_run_config(info.key, info.config)
+        clone.persistent = True
+        maps = clone.exists("gsal_map")
+        maps.set_values(
+            "gsal_map.map_path", [str(folder / "run" / "maps" / Path(m).name) for m in maps.values("gsal_map.map_path")]
+        )
+        return Place(clone, folder)
+
+    yield make
+    for dataset in made:
+        dataset.delete()
+
+
+def swept(
+    mortals: Mortals, place_of: Any, command: str, *, before: Any = None, again: str | None = None, most: int = MOST
+) -> list[str]:
+    """Kill a command at its writes, each time on a place of its own, give it again, and compare with one that nobody
+    killed. Returns what differs, one line per point."""
+
+    def ready(name: str) -> Place:
+        place = place_of(name)
+        if before:
+            before(place)
+        return place
+
+    for name in ("first", "whole"):  # the first of a database also makes the indexes of its collections
+        whole = ready(name)
+        done = mortals.run(whole.code(command))
+        assert not done.error, done.error
+    expected = whole.state()
+    out = []
+    for at in points(len(done.writes), most):
+        place = ready(f"at{at}")
+        first: Ended = mortals.run(place.code(command), at=at)
+        assert first.killed and not first.error, (at, first.error)
+        second = mortals.run(place.code(again or command))
+        got = place.state()
+        differs = [name for name in expected if got[name] != expected[name]]
+        if differs or second.error:
+            out.append(f"{at} of {len(done.writes)}, {done.writes[at - 1]}: {', '.join(differs)} {second.error[-300:]}")
+    print(f"{command}: {len(done.writes)} writes, {len(out)} differ")
+    return out
+
+
+def test_a_killed_select_makes_one_round(mortals, place_of):
+    assert swept(mortals, place_of, "gfo.select(ds, 3)") == []
+
+
+def test_a_killed_cancel_takes_back_one_round(mortals, place_of):
+    def two_rounds(place: Place) -> None:
+        gfo.select(place.dataset, 2)
+        second = gfo.select(place.dataset, 2)
+        sample = second.first()
+        sample["ground_truth"] = fo.Detections(detections=[box("petal")])
+        sample.save()
+
+    assert swept(mortals, place_of, "gfo.cancel(ds)", before=two_rounds) == []
+
+
+def test_a_killed_cancel_of_the_only_round_removes_its_fields(mortals, place_of):
+    def one_round(place: Place) -> None:
+        gfo.select(place.dataset, 2)
+        gfo.setup_views(place.dataset)
+
+    assert swept(mortals, place_of, "gfo.cancel(ds)", before=one_round) == []
