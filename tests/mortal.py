@@ -1,12 +1,13 @@
 """Commands that are killed at one of their writes, to see what the next one makes of it.
 
-``python -m tests.mortal`` is a server that has imported the libraries, without a connection to the database, and forks a
-process for each command: a fork takes a tenth of a second where a start takes five. The fork counts what it writes, to
-the database (every writing command of the protocol) and to the disk (every file opened for writing, renamed, removed),
-and ends itself by SIGKILL just before the n-th.
+``python -m tests.mortal`` is a server that has imported the libraries, without a connection to the database, and forks
+a process for each command: a fork takes a tenth of a second where a start takes five. The fork counts what it writes,
+to the database (every writing command of the protocol) and to the disk (every file opened for writing, renamed,
+removed), and ends itself by SIGKILL just before the n-th.
 """
 
 import atexit
+import importlib
 import json
 import os
 import signal
@@ -70,6 +71,13 @@ class Mortals:
         return Ended(killed, error, writes)
 
 
+def on(name: str, command: str, prepare: str = "") -> str:
+    """A command on a dataset, as code for `Mortals.run` that knows ``ds``, ``fo``, ``gfo`` and ``Path``; its writes are
+    counted, those of ``prepare`` are not."""
+    head = f"from pathlib import Path\nimport fiftyone as fo, gsal_fo.fo as gfo\nds = fo.load_dataset({name!r})\n"
+    return f"{head}{prepare}\n# the command\n{command}\n"
+
+
 def points(count: int, most: int) -> Sequence[int]:
     """Which of ``count`` writes to kill at: all, or ``most`` of them spread evenly, first and last included."""
     if EVERY or count <= most:
@@ -81,7 +89,7 @@ def serve() -> None:
     """Fork a process per line of stdin; a second fork waits for it, so that no request waits for another."""
     uri = os.environ.pop("FIFTYONE_DATABASE_URI")
     os.environ["FIFTYONE_DISABLE_SERVICES"] = "1"  # FiftyOne then connects to nothing, and a fork inherits no socket
-    import gsal_fo.fo
+    importlib.import_module("gsal_fo.fo")
 
     number = 0
     for line in sys.stdin.buffer:

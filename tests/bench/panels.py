@@ -40,6 +40,8 @@ def make(folder: Path, name: str, images: int, proposals: int, *, fields: bool) 
     from gsal_fo import config as cfg
     from gsal_fo.acquisition.ranking import load_pool, rank
     from gsal_fo.fo import runs, writing
+    from gsal_fo.fo.dataset import prepared
+    from gsal_fo.fo.dataset.fields import add_schema
     from gsal_fo.run_folder import cache, shards
 
     folder.mkdir()
@@ -58,28 +60,29 @@ def make(folder: Path, name: str, images: int, proposals: int, *, fields: bool) 
     table = cache.save(folder, load_pool(folder))
     concepts, params = graph(CLASSES), cfg.GsalParams()
     ranking = rank(table, concepts, {}, params)
-    runs.register(
-        dataset,
-        "gsal_score_001",
-        runs.GSALScoreRunConfig(
-            complete=True,
-            run_dir=str(folder),
-            label_field="ground_truth",
-            labeled_tag=None,
-            labeled_scope="dataset",
-            concepts="bench",
-            graph=json.dumps(concepts.to_dict()),
-            params=cfg.to_dict(params),
-            config=cfg.to_dict(cfg.ScoreConfig()),
-            assign="clip",
-            counts={"scored": images},
-            **writing.facts_of(ranking),
-        ),
+    record = runs.GSALScoreRunConfig(
+        complete=True,
+        run_dir=str(folder),
+        label_field="ground_truth",
+        labeled_tag=None,
+        labeled_scope="dataset",
+        concepts="bench",
+        graph=json.dumps(concepts.to_dict()),
+        params=cfg.to_dict(params),
+        config=cfg.to_dict(cfg.ScoreConfig()),
+        assign="clip",
+        counts={"scored": images},
+        **writing.facts_of(ranking),
     )
+    dataset.register_run("gsal_score_001", record)
     if fields:
         (folder / "difficulty").rename(folder / "aside")  # maps as files are another measurement
-        for _ in writing.write(dataset, ranking, "gsal_score_001", folder):
+        add_schema(dataset, "score")
+        for _ in prepared.add("bench", writing.replaced(dataset, ranking, folder)):
             pass
+        prepared.merge(dataset, "bench")
+        prepared.drop("bench")
+        runs.mark_writer(dataset, "gsal_score_001")
         (folder / "aside").rename(folder / "difficulty")
         dataset.create_index("gsal_path")
     return dataset

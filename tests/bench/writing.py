@@ -33,7 +33,7 @@ def main() -> None:
     from gsal_fo.acquisition.ranking import load_pool, rank
     from gsal_fo.config import GsalParams
     from gsal_fo.fo import writing
-    from gsal_fo.fo.dataset import bulk
+    from gsal_fo.fo.dataset import bulk, fields, prepared
     from gsal_fo.fo.documents import Documents
     from gsal_fo.run_folder import shards
 
@@ -50,20 +50,23 @@ def main() -> None:
         (folder / "difficulty").rename(folder / "none")  # no maps: files are another measurement
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-        started = time.perf_counter()
-        for _ in writing.write(dataset, ranking, "bench", folder):
-            pass
-        ours = time.perf_counter() - started
+        def take_over(changes: writing.Changes) -> float:
+            started = time.perf_counter()
+            for _ in prepared.add("bench", changes):
+                pass
+            prepared.merge(dataset, "bench")
+            prepared.drop("bench")
+            return time.perf_counter() - started
+
+        fields.add_schema(dataset, "score")
+        ours = take_over(writing.replaced(dataset, ranking, folder))
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        started = time.perf_counter()
-        for _ in writing.refresh(dataset, rank(table, graph(12), labels, GsalParams(lam=2.0))):
-            pass
-        again = time.perf_counter() - started
+        again = take_over(writing.refreshed(dataset, rank(table, graph(12), labels, GsalParams(lam=2.0))))
 
         documents = Documents(ranking)
         started = time.perf_counter()
-        for start in range(0, options.images, writing.CHUNK):
-            chunk = range(start, min(start + writing.CHUNK, options.images))
+        for start in range(0, options.images, prepared.CHUNK):
+            chunk = range(start, min(start + prepared.CHUNK, options.images))
             bulk.update(dataset, {str(table.ids[r]): {"gsal_proposals": documents.proposals(r)} for r in chunk})
         alone = time.perf_counter() - started
 

@@ -8,6 +8,7 @@ import pytest
 import gsal_fo.fo as gfo
 from gsal_fo.audit import ledger
 from gsal_fo.fo import auditing
+from gsal_fo.fo.dataset import prepared
 from tests.fo_pool import box
 
 OURS = ["tags", "gsal_round", "gsal_sent", "gsal_status"]
@@ -74,12 +75,38 @@ def test_what_cannot_be_cancelled_is_a_sentence(own):
         gfo.cancel(own, round=7)
 
 
-def test_an_interrupted_cancel_is_finished_by_the_next(own, monkeypatch):
+def test_an_interrupted_cancel_is_finished_by_the_next_command(own, monkeypatch):
+    """Ctrl-C while the samples are written: the round is half gone, and asking how far it is takes it to its end."""
     gfo.select(own, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(fo.Dataset, "delete_run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(prepared, "merge", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             gfo.cancel(own)
-    assert gfo.cancel(own)["images"] == 2
+    own.reload()
+    assert own.count_sample_tags() == {"gsal_round_001": 2}
+    assert gfo.status(own) == [] and own.count_sample_tags() == {}
     run = Path(gfo.runs.load(own).config.run_dir)
     assert len([e for e in ledger.read(run).entries if "cancels" in e]) == 1
+
+
+def test_a_cancel_whose_ledger_cannot_be_written_has_not_happened(own):
+    gfo.select(own, 2)
+    run = Path(gfo.runs.load(own).config.run_dir)
+    kept = (run / ledger.NAME).read_bytes()
+    (run / ledger.NAME).write_bytes(kept.replace(b'"budget":2', b'"budget":3'))
+    with pytest.raises(ValueError, match="the entry was altered"):
+        gfo.cancel(own)
+    (run / ledger.NAME).write_bytes(kept)
+    assert gfo.status(own)[0]["picked"] == 2 and own.count_sample_tags() == {"gsal_round_001": 2}
+    assert gfo.cancel(own)["images"] == 2
+
+
+def test_deleting_a_selections_run_by_fiftyone_is_cancelling_it(own):
+    before = own.values(["id", "gsal_score", "gsal_rank"])
+    gfo.select(own, 2)
+    own.delete_run("gsal_select_001")
+    own.reload()
+    assert own.values(["id", "gsal_score", "gsal_rank"]) == before
+    assert not own.count_sample_tags() and own.list_runs() == ["gsal_score_001"]
+    entries = ledger.read(Path(gfo.runs.load(own).config.run_dir)).entries
+    assert entries[1]["cancels"] == entries[0]["hash"] and gfo.select(own, 1).values("gsal_round") == [2]

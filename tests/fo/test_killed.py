@@ -14,7 +14,7 @@ import pytest
 import gsal_fo.fo as gfo
 from gsal_fo.fo import locks
 from tests.fo_pool import box
-from tests.mortal import Ended, Mortals, points
+from tests.mortal import Ended, Mortals, on, points
 
 MOST = 8  # points per command, where GSAL_EVERY_KILL is not set
 
@@ -31,10 +31,9 @@ class Place:
     dataset: fo.Dataset
     folder: Path
 
-    def code(self, command: str, prepare: str = "") -> str:
-        """``command`` on the dataset, as Python that knows ``ds``, ``gfo``, ``fo`` and ``out``."""
-        head = f"import fiftyone as fo, gsal_fo.fo as gfo, pathlib\nds = fo.load_dataset({self.dataset.name!r})\n"
-        return f"{head}out = pathlib.Path({str(self.folder)!r})\n{prepare}\n# the command\n{command}\n"
+    def code(self, command: str) -> str:
+        """``command`` on the dataset, as Python that also knows ``out``, a folder of this place."""
+        return on(self.dataset.name, command, f"out = Path({str(self.folder)!r})")
 
     def state(self) -> dict[str, Any]:
         """All that a person could miss: samples, tags, records, views, indexes, files, ledgers; times and ids of labels

@@ -1,6 +1,8 @@
 """Scoring through the real process door, and what it leaves in a dataset."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import fiftyone as fo
@@ -9,7 +11,9 @@ import pytest
 from PIL import Image
 
 import gsal_fo.fo as gfo
+from gsal_fo.cli import main
 from gsal_fo.config import GsalParams
+from gsal_fo.fo import auditing
 from gsal_fo.fo.dataset import fields
 from gsal_fo.worker.process import WorkerError
 from tests.fo_pool import box, picture
@@ -134,17 +138,112 @@ def test_a_rerun_replaces_only_our_own_output(dataset, graph, tiny):
     assert not any(name.startswith("gsal_") for name in dataset.get_field_schema())
 
 
-def test_a_writer_that_was_cut_short_is_taken_up_by_the_same_call(dataset, graph, tiny, monkeypatch):
-    """The process dies between two bulk writes: the closed generator stands for it, its fields are half written."""
-    events = gfo.score_events(dataset, concepts=graph)
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_a_scoring_that_ends_while_it_writes_leaves_the_dataset_as_it_was(dataset, graph, tiny, again):
+    """Nothing of the samples changes before all values lie beside them; the same call goes on from the run folder."""
+    if again:
+        gfo.score(dataset, concepts=graph)
+    before = values(dataset)
+    events = gfo.score_events(dataset, concepts=graph, params={"lam": 2.0}, run_key="mine" if again else None)
     for event in events:
-        if event.get("stage") == "write":
+        if event.get("stage") == "write" and event["done"]:
             break
     events.close()
-    dataset.reload()
-    assert not gfo.runs.load(dataset).config.complete and not dataset.exists("gsal_rank")
-    assert gfo.score(dataset, concepts=graph) == "gsal_score_001"
-    assert len(dataset.exists("gsal_rank")) == 9 and gfo.runs.load(dataset).config.complete
+    assert values(dataset) == before
+    key = gfo.score(dataset, concepts=graph, params={"lam": 2.0}, run_key="mine" if again else None)
+    assert key == ("mine" if again else "gsal_score_001") and len(dataset.exists("gsal_rank")) == 9
+
+
+def test_a_disk_that_is_full_while_maps_are_written_leaves_the_earlier_scores(dataset, graph, tiny, monkeypatch):
+    gfo.score(dataset, concepts=graph)
+    before = values(dataset)
+    real = Image.Image.save
+
+    def full(self, path, *args, **kwargs):
+        if "maps" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(ValueError, match=r"cannot write .*maps.*No space left on device; free space"):
+            gfo.score(dataset, concepts=graph, detector="grid")
+    assert values(dataset) == before
+    assert gfo.score(dataset, concepts=graph, detector="grid") == "gsal_score_002"
+    assert dataset.count("gsal_proposals.detections") == 90
+
+
+def test_a_scoring_that_scores_nothing_is_an_error_and_the_earlier_scores_stay(dataset, graph, tiny, tmp_path, capsys):
+    """The share with the images is not mounted; mounted again, the same command scores them."""
+    gfo.score(dataset, concepts=graph)
+    before = values(dataset)
+    dataset.persistent = True
+    command = ["score", dataset.name, "--concepts", str(graph), "--detector", "grid"]
+    (tmp_path / "images").rename(tmp_path / "away")
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "none of the 9 images" in said and "the file is missing (9); the dataset is as it was" in said
+    assert values(dataset) == before
+    (tmp_path / "away").rename(tmp_path / "images")
+    assert main(command) == 0
+    assert "gsal_score_002: 9 of 9" in capsys.readouterr().out
+
+
+def test_images_deleted_while_the_worker_runs_are_left_out_with_a_note(dataset, graph, tiny):
+    """One of the labeled, which the counts are made from, and one of the pool."""
+    events = gfo.score_events(dataset, concepts=graph, detector="grid")
+    labeled, *_, unlabeled = dataset.values("id")
+    said = []
+    for event in events:
+        if event.get("stage") == "proposals":
+            dataset.delete_samples([labeled, unlabeled])
+        said.append(event)
+    config = gfo.runs.load(dataset).config
+    assert "2 images were deleted from the dataset while it was scored, and left out" in config.notes
+    assert dict(config.coverage)["void"] == 0, "the first image held the two voids"
+    assert sorted(r for r in dataset.values("gsal_rank") if r) == list(range(1, 9))
+    assert said[-1] == {"event": "done", "run_key": "gsal_score_001", **config.counts}
+
+
+def test_two_scorings_at_once_have_two_keys_and_two_records(dataset, graph, tiny, tmp_path):
+    first = gfo.score_events(dataset, concepts=graph, detector="grid", run_dir=tmp_path / "a")
+    next(e for e in first if e["event"] == "progress")
+    second = gfo.score(dataset, concepts=graph, detector="grid", run_dir=tmp_path / "b", params={"lam": 2.0})
+    gfo.select(dataset, 2)
+    *_, last = first
+    assert (last["run_key"], second) == ("gsal_score_001", "gsal_score_002")
+    records = {key: gfo.runs.load(dataset, key).config for key in gfo.runs.score_keys(dataset)}
+    assert {k: (Path(c.run_dir).name, c.params["lam"]) for k, c in records.items()} == {
+        "gsal_score_001": ("a", 1.0),
+        "gsal_score_002": ("b", 2.0),
+    }
+    assert gfo.runs.load(dataset, "gsal_select_001").config.score_run == "gsal_score_002"
+    assert list(auditing.verify(dataset).values()) == [[]]
+
+
+def test_two_users_with_homes_of_their_own_do_not_share_a_key(dataset, graph, tiny, tmp_path, monkeypatch):
+    first = gfo.score_events(dataset, concepts=graph, detector="grid")
+    next(e for e in first if e["event"] == "progress")
+    monkeypatch.setenv("GSAL_HOME", str(tmp_path / "another"))
+    assert gfo.score(dataset, concepts=graph, detector="grid") == "gsal_score_002"
+    *_, last = first
+    assert last["run_key"] == "gsal_score_001"
+    assert len({gfo.runs.load(dataset, key).config.run_dir for key in gfo.runs.score_keys(dataset)}) == 2
+
+
+def test_the_same_scoring_twice_at_once_is_refused_and_says_who_does_it(dataset, graph, tiny):
+    first = gfo.score_events(dataset, concepts=graph, detector="grid")
+    next(e for e in first if e["event"] == "progress")
+    with pytest.raises(ValueError, match=rf"works as gsal_score_001 already: score of .* \(process {os.getpid()} on "):
+        gfo.score(dataset, concepts=graph, detector="grid")
+    first.close()
+    assert gfo.score(dataset, concepts=graph, detector="grid") == "gsal_score_001", "the key was given back"
+
+
+def test_a_run_key_does_not_move_to_another_folder(dataset, graph, tiny, tmp_path):
+    gfo.score(dataset, concepts=graph, detector="grid", run_key="mine")
+    with pytest.raises(ValueError, match=r"mine is the scoring in .*mine; give another run_key, or delete that run"):
+        gfo.score(dataset, concepts=graph, detector="grid", run_key="mine", run_dir=tmp_path / "other")
 
 
 def test_one_run_key_is_one_run(dataset, graph, tiny):
