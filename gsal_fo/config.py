@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import yaml
 
 from gsal_fo.fit_settings import FitSettings
-from gsal_fo.user_files import read_yaml
+from gsal_fo.settings import check, setting
+from gsal_fo.user_files import read_yaml, shown
 
 SCORE_VERSION = 1  # bumped when a formula changes: scores of two versions are never mixed
 
@@ -44,20 +45,22 @@ PROPOSALS = ("detections", "objectness")
 ARCHITECTURES = ("small", "mobilenet_v3_320", "r50_fpn", "r50_fpn_v2")
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+MOST_SEED = 2**32 - 1  # what every library's generator takes
+MOST_BATCH = 2**16
+MOST_STEPS = 10**7
+MOST_WEIGHT = 1e6  # of a term beside others: beyond, rounding leaves nothing of the others
 
 
-def _in_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        bound = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        raise ValueError(f"{name} must be a number {bound}; got {value!r}")
+def _seed(meaning: str) -> Any:
+    return setting(0, meaning, low=0, high=MOST_SEED)
 
 
-def _whole(name: str, value: int, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}; got {value!r}")
+def _batch(default: int, meaning: str) -> Any:
+    return setting(default, meaning, low=1, high=MOST_BATCH)
+
+
+def _weight(default: float, meaning: str) -> Any:
+    return setting(default, meaning, low=0, high=MOST_WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -72,46 +75,34 @@ class GsalParams:
     ``correct="size_texture"`` takes from E and V what box area and local contrast explain (``acquisition.correction``).
     """
 
-    alpha: float = 0.5
-    beta: float = 0.5
-    gamma: float = 0.5
-    delta: float = 0.5
-    eta: float = 0.5
-    lam: float = 1.0
-    p: float = 3.0
-    quantile: float = 0.2
-    rarity: str = "quantile"
-    levels: str = "FCA"
-    abstract: str = "sum"
-    image_rarity: str = "mean"
-    unmatched: str = "rare"
-    normalize: str = "pool"
-    shrink: float = 10.0
-    correct: str = "none"
-    batch: str = "static"
-    strategy: str = "gsal"
-    seed: int = 0
+    alpha: float = _weight(0.5, "weight of the reconstruction error in difficulty")
+    beta: float = _weight(0.5, "weight of the denoising variance in difficulty")
+    gamma: float = _weight(0.5, "weight of a proposal's rarity bonus beside its difficulty")
+    delta: float = _weight(0.5, "weight of rare attributes in the bonus")
+    eta: float = setting(0.5, "share of the proposals in difficulty; the image has the rest", low=0, high=1)
+    lam: float = _weight(1.0, "weight of rarity beside difficulty")
+    p: float = setting(3.0, "power of the mean over proposals; inf: the highest alone", low=1, high=math.inf)
+    quantile: float = setting(0.2, "of a level's counts, at or below which a concept is rare", low=0, high=1)
+    rarity: str = setting("quantile", "rule of rarity", choices=RARITY)
+    levels: str = setting("FCA", "levels that count: any of F, C, A")
+    abstract: str = setting("sum", "rare attributes of a concept", choices=ABSTRACT)
+    image_rarity: str = setting("mean", "an image's rarity over its proposals", choices=IMAGE_RARITY)
+    unmatched: str = setting("rare", "what a proposal of no known concept counts as", choices=UNMATCHED)
+    normalize: str = setting("pool", "over what scores are standardized", choices=NORMALIZE)
+    shrink: float = setting(
+        10.0, "images of a concept that weigh as much as the pool in normalize concept", low=0, high=1e9
+    )
+    correct: str = setting("none", "what is taken out of difficulty", choices=CORRECT)
+    batch: str = setting("static", "whether each pick counts for the next", choices=BATCH)
+    strategy: str = setting("gsal", "the method, an ablation of it, a placebo or a baseline", choices=STRATEGIES)
+    seed: int = _seed("of random and the placebos")
 
     def __post_init__(self) -> None:
         if self.p == "inf":
             object.__setattr__(self, "p", math.inf)
-        for name in ("alpha", "beta", "gamma", "delta", "lam"):
-            _in_range(name, getattr(self, name), 0)
-        _in_range("eta", self.eta, 0, 1)
-        _in_range("quantile", self.quantile, 0, 1)
-        _in_range("p", self.p, 1)
-        _one_of("rarity", self.rarity, RARITY)
-        _one_of("abstract", self.abstract, ABSTRACT)
-        _one_of("image_rarity", self.image_rarity, IMAGE_RARITY)
-        _one_of("unmatched", self.unmatched, UNMATCHED)
-        _one_of("normalize", self.normalize, NORMALIZE)
-        _in_range("shrink", self.shrink, 0)
-        _one_of("correct", self.correct, CORRECT)
-        _one_of("batch", self.batch, BATCH)
-        _one_of("strategy", self.strategy, STRATEGIES)
-        _whole("seed", self.seed, 0)
-        if not isinstance(self.levels, str) or not self.levels or set(self.levels) - set("FCA"):
-            raise ValueError(f"levels must be a non-empty subset of the letters F, C, A; got {self.levels!r}")
+        check(self)
+        if not self.levels or set(self.levels) - set("FCA"):
+            raise ValueError(f"levels must be a non-empty subset of the letters F, C, A; got {shown(self.levels)}")
         object.__setattr__(self, "levels", "".join(c for c in "FCA" if c in self.levels))
 
 
@@ -120,19 +111,15 @@ class DetectorConfig:
     """Where proposals come from. ``checkpoint``: a folder written by ``lightning_modules.train``; None means that the
     manifest's own boxes are the proposals, or, where it has none, a grid of windows (cold start)."""
 
-    checkpoint: str | None = None
-    proposals: str = "detections"
-    max_proposals: int = 10
-    nms_iou: float = 0.5
-    score_floor: float = 0.05
-    batch_size: int = 8
+    checkpoint: str | None = setting(None, "folder of a trained detector")
+    proposals: str = setting("detections", "which boxes of a detector", choices=PROPOSALS)
+    max_proposals: int = setting(10, "at most so many per image", low=1, high=10_000)
+    nms_iou: float = setting(0.5, "overlap from which the weaker of two boxes goes", low=0, high=1)
+    score_floor: float = setting(0.05, "lowest score of a proposal", low=0, high=1)
+    batch_size: int = _batch(8, "images at once")
 
     def __post_init__(self) -> None:
-        _one_of("proposals", self.proposals, PROPOSALS)
-        _whole("max_proposals", self.max_proposals, 1)
-        _in_range("nms_iou", self.nms_iou, 0, 1)
-        _in_range("score_floor", self.score_floor, 0, 1)
-        _whole("batch_size", self.batch_size, 1)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -146,52 +133,34 @@ class DiffusionConfig:
     faster on GPUs and CPUs with bfloat16 units. ``channels_last``, ``attention_slicing`` (less memory, slower) and
     ``compile`` (long runs on a GPU) change no score beyond rounding."""
 
-    model: str = "embedded"
-    t: float | None = None
-    draws: int = 4
-    noise: str = "shared"
-    steps: int = 1
-    reduce: str | None = None
-    regions: str | None = None
-    crop_size: int | None = None
-    screen: float | None = None
-    seed: int = 0
-    batch_size: int = 16
-    vae: str | None = None
-    precision: str = "fp32"
-    channels_last: bool = False
-    attention_slicing: bool = False
-    compile: bool = False
+    model: str = setting("embedded", "embedded, a folder, or a hub id")
+    t: float | None = setting(None, "noise level, share of T", low=0, high=1)
+    draws: int = setting(4, "noises per image, an even number", low=2, high=1024)
+    noise: str = setting("shared", "one noise for all images or one each", choices=NOISE)
+    steps: int = setting(1, "DDIM steps of the reconstruction", low=1, high=1000)
+    reduce: str | None = setting(None, "a map's error as one number", choices=REDUCE)
+    regions: str | None = setting(None, "proposals scored from crops or from the image's map", choices=REGIONS)
+    crop_size: int | None = setting(None, "side of a crop", low=8, high=4096, unit="px")
+    screen: float | None = setting(None, "share of the images whose crops are scored one by one", low=0, high=1)
+    seed: int = _seed("of the noise")
+    batch_size: int = _batch(16, "crops at once")
+    vae: str | None = setting(None, "autoencoder in place of the model's own")
+    precision: str = setting("fp32", "of the model", choices=PRECISION)
+    channels_last: bool = setting(False, "memory layout for GPUs")
+    attention_slicing: bool = setting(False, "less memory, slower")
+    compile: bool = setting(False, "for long runs on a GPU")
 
     def __post_init__(self) -> None:
-        if self.t is not None:
-            _in_range("t", self.t, 0, 1)
-        _whole("draws", self.draws, 2)
+        check(self)
         if self.draws % 2:
             raise ValueError(f"draws must be even, because noise comes in antithetic pairs; got {self.draws}")
-        _one_of("noise", self.noise, NOISE)
-        _whole("steps", self.steps, 1)
-        if self.reduce is not None:
-            _one_of("reduce", self.reduce, REDUCE)
-        if self.regions is not None:
-            _one_of("regions", self.regions, REGIONS)
-        if self.crop_size is not None:
-            _whole("crop_size", self.crop_size, 8)
-        if self.screen is not None:
-            _in_range("screen", self.screen, 0, 1)
-            if self.screen == 0:
-                raise ValueError("screen must be above 0: estimates from maps are calibrated on crops; got 0")
-            if self.screen < 1 and self.regions == "maps":
-                raise ValueError(
-                    f'screen={self.screen:g} saves nothing with regions="maps", which scores no crops; '
-                    'set screen to 1 or regions to "crops"'
-                )
-        _whole("seed", self.seed, 0)
-        _whole("batch_size", self.batch_size, 1)
-        _one_of("precision", self.precision, PRECISION)
-        for name in ("channels_last", "attention_slicing", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false; got {getattr(self, name)!r}")
+        if self.screen == 0:
+            raise ValueError("screen must be above 0: estimates from maps are calibrated on crops; got 0")
+        if self.screen is not None and self.screen < 1 and self.regions == "maps":
+            raise ValueError(
+                f'screen={self.screen:g} saves nothing with regions="maps", which scores no crops; '
+                'set screen to 1 or regions to "crops"'
+            )
 
 
 @dataclass(frozen=True)
@@ -202,19 +171,16 @@ class ConceptConfig:
     ``assign="prototypes"``; None means the CLIP model's image tower. ``pad``: share of the box size added around a
     crop. ``floor``: lowest posterior that still counts as a match for ``assign="detector"``."""
 
-    assign: str = "auto"
-    clip: str = "embedded"
-    pretrained: str | None = None
-    encoder: str | None = None
-    pad: float = 0.2
-    floor: float = 0.3
-    batch_size: int = 64
+    assign: str = setting("auto", "how proposals get their concept", choices=ASSIGN)
+    clip: str = setting("embedded", "embedded, an open_clip name, or a folder")
+    pretrained: str | None = setting(None, "open_clip's tag or checkpoint file")
+    encoder: str | None = setting(None, "embeds crops for prototypes; none: CLIP's image tower")
+    pad: float = setting(0.2, "share of a box's size added around its crop", low=0, high=10)
+    floor: float = setting(0.3, "lowest posterior that is a match, for assign detector", low=0, high=1)
+    batch_size: int = _batch(64, "crops at once")
 
     def __post_init__(self) -> None:
-        _one_of("assign", self.assign, ASSIGN)
-        _in_range("pad", self.pad, 0)
-        _in_range("floor", self.floor, 0, 1)
-        _whole("batch_size", self.batch_size, 1)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -224,39 +190,38 @@ class TrainConfig:
     others. ``size``: short side in pixels, None for the architecture's own. ``lr`` None: 1e-3 (AdamW) for "small",
     0.02 per 16 images (SGD, the paper) for the rest."""
 
-    arch: str = "small"
-    backbone: str = "embedded"
-    steps: int = 300
-    batch_size: int = 4
-    lr: float | None = None
-    size: int | None = None
-    seed: int = 0
+    arch: str = setting("small", "the detector's architecture", choices=ARCHITECTURES)
+    backbone: str = setting("embedded", "what the detector starts from")
+    steps: int = setting(300, "optimizer steps", low=1, high=MOST_STEPS)
+    batch_size: int = _batch(4, "images per step")
+    lr: float | None = setting(None, "learning rate", low=0, high=10)
+    size: int | None = setting(None, "short side of an image", low=32, high=8192, unit="px")
+    seed: int = _seed("of weights, order and augmentation")
 
     def __post_init__(self) -> None:
-        _one_of("arch", self.arch, ARCHITECTURES)
-        _whole("steps", self.steps, 1)
-        _whole("batch_size", self.batch_size, 1)
-        if self.lr is not None:
-            _in_range("lr", self.lr, 0)
-        if self.size is not None:
-            _whole("size", self.size, 32)
-        _whole("seed", self.seed, 0)
+        check(self)
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
     """All that one scoring run of the worker depends on; ``graph`` is the concept graph file's absolute path."""
 
-    graph: str = ""
+    graph: str = setting("", "concept graph file")
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     concepts: ConceptConfig = field(default_factory=ConceptConfig)
-    workers: int = 0
-    precision: str = "32-true"
-    cache: str | None = None
+    workers: int = setting(0, "loader processes", low=0, high=256)
+    precision: str = setting("32-true", "of Lightning")
+    cache: str | None = setting(None, "folder of known statistics")
 
     def __post_init__(self) -> None:
-        _whole("workers", self.workers, 0)
+        check(self)
+        for name, kind in NESTED.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be a mapping of settings; got {shown(getattr(self, name))}")
+
+
+NESTED = {"detector": DetectorConfig, "diffusion": DiffusionConfig, "concepts": ConceptConfig}
 
 
 def default_params(assign: str, mix: Mapping[str, Any] | None = None) -> GsalParams:
@@ -294,11 +259,10 @@ def digest(*parts: Any) -> str:
 def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """Build a config from plain values; an unknown key is refused with the keys that exist."""
     names = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(values) - set(names)):
-        raise ValueError(f"{kind.__name__} has no setting {unknown}; it has {sorted(names)}")
-    nested = {"detector": DetectorConfig, "diffusion": DiffusionConfig, "concepts": ConceptConfig}
+    if unknown := sorted(shown(k).strip('"') for k in set(values) - set(names)):
+        raise ValueError(f"{kind.__name__} has no setting {unknown[:3]}; it has {sorted(names)}")
     built: dict[str, Any] = {
-        k: from_dict(nested[k], v) if kind is ScoreConfig and k in nested and isinstance(v, Mapping) else v
+        k: from_dict(NESTED[k], v) if kind is ScoreConfig and k in NESTED and isinstance(v, Mapping) else v
         for k, v in values.items()
     }
     return kind(**built)

@@ -1,7 +1,10 @@
 """Every constant of ``gsal fit``: which space, which U-Net, how long, and when to stop."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from gsal_fo.settings import check, setting
+from gsal_fo.user_files import shown
 
 SPACES = ("features", "pixels", "vae")
 UNET_SIZES = ("tiny", "small", "base")
@@ -11,6 +14,9 @@ STRIDES = (4, 8, 16, 32)
 INPUT_SIZES = {"features": 256, "pixels": 64, "vae": 256}  # px, unless the user says otherwise
 PIXEL_SIDES = (32, 128)  # px; above, a U-Net over pixels takes hours on a CPU
 FEWEST_CELLS = 4
+MOST_SIDE = 4096  # px or cells
+MOST_STEPS = 10**7
+A_YEAR = 365 * 24 * 60.0  # minutes
 
 # What a fitted folder says about how to score with it, by space: as measured (docs/difficulty.md), pixels on steel and
 # synthetic slices, vae on steel alone. In feature space a defect is a few cells that a model cannot guess from their
@@ -24,11 +30,6 @@ SCORE_DEFAULTS: dict[str, dict[str, Any]] = {
     "pixels": {"t": 0.2, "reduce": "max", "regions": "maps", "alpha": 1.0, "beta": 0.0},
     "vae": {"t": 0.4, "reduce": "max", "regions": "maps"},
 }
-
-
-def _said(text: str, default: Any, shown: str | None = None) -> Any:
-    """A field with its line of ``gsal fit --help``; ``shown``: what stands there for a default of None."""
-    return field(default=default, metadata={"help": text, **({"default": shown} if shown else {})})
 
 
 @dataclass(frozen=True)
@@ -60,57 +61,53 @@ class FitSettings:
         seed: of weights, order, windows and noise.
     """
 
-    space: str = _said("features, pixels or vae", "features")
-    encoder: str = _said("of feature space: embedded, mobilenet_v2:default, mobilenet_v2:FILE", "mobilenet_v2:default")
-    vae: str | None = _said("of autoencoder space: its folder or hub id", None, "none")
+    space: str = setting("features", "what is modeled", choices=SPACES)
+    encoder: str = setting(
+        "mobilenet_v2:default", "of feature space: embedded, mobilenet_v2:default, mobilenet_v2:FILE"
+    )
+    vae: str | None = setting(None, "of autoencoder space: its folder or hub id", shown="none")
     stages: tuple[str, ...] | None = None
-    input_size: int | None = _said("px to which images are resized", None, "256; pixel space 64")
-    stride: int = _said("px per cell of feature space: 4, 8, 16 or 32", 16)
-    components: int = _said("channels of feature space (PCA)", 32)
-    whiten: float = _said("0 to 1: how far components get equal variance", 0.0)
-    size: str = _said("of the U-Net: tiny, small or base", "small")
-    window: int | None = _said("cells a side of what one training example shows", None, "all; 32 of more than 32")
-    prediction: str = _said("v_prediction, epsilon or sample", "v_prediction")
-    steps: int = _said("at most so many steps", 700)
-    epochs: int | None = _said("passes over the images, instead of steps", None, "none")
-    minutes: float = _said("at most so long", 10.0)
-    batch: int = _said("images per step", 32)
-    lr: float = _said("peak of the learning rate", 8e-4)
-    ema: float = _said("decay of the average of weights", 0.995)
-    guard: float | None = _said("noise level, share of T, that decides what is kept", None, "the scores' own")
-    check: int = _said("steps between two looks at held-out images", 50)
-    patience: int = _said("looks without a better one before the fit ends", 6)
-    checkpoint_s: float = _said("seconds between checkpoints", 30.0)
-    precision: str = _said("auto, fp32 or bf16", "auto")
-    seed: int = 0
+    input_size: int | None = setting(
+        None, "px to which images are resized", low=1, high=MOST_SIDE, shown="256; pixel space 64"
+    )
+    stride: int = setting(16, "px per cell of feature space", choices=STRIDES)
+    components: int = setting(32, "channels of feature space (PCA)", low=1, high=4096)
+    whiten: float = setting(0.0, "how far components get equal variance", low=0, high=1)
+    size: str = setting("small", "of the U-Net", choices=UNET_SIZES)
+    window: int | None = setting(
+        None,
+        "cells a side of what one training example shows",
+        low=1,
+        high=MOST_SIDE,
+        shown="all; 32 of more than 32",
+    )
+    prediction: str = setting("v_prediction", "what the U-Net says", choices=PREDICTIONS)
+    steps: int = setting(700, "at most so many steps", low=1, high=MOST_STEPS)
+    epochs: int | None = setting(None, "passes over the images, instead of steps", low=1, high=MOST_STEPS, shown="none")
+    minutes: float = setting(10.0, "at most so long", low=0, high=A_YEAR)
+    batch: int = setting(32, "images per step", low=1, high=2**16)
+    lr: float = setting(8e-4, "peak of the learning rate", low=0, high=10)
+    ema: float = setting(0.995, "decay of the average of weights", low=0, high=0.99999)
+    guard: float | None = setting(
+        None, "noise level, share of T, that decides what is kept", low=0.01, high=0.99, shown="the scores' own"
+    )
+    check: int = setting(50, "steps between two looks at held-out images", low=1, high=MOST_STEPS)
+    patience: int = setting(6, "looks without a better one before the fit ends", low=1, high=MOST_STEPS)
+    checkpoint_s: float = setting(30.0, "seconds between checkpoints", low=0, high=3600)
+    precision: str = setting("auto", "of training", choices=PRECISIONS)
+    seed: int = setting(0, "of weights, order, windows and noise", low=0, high=2**32 - 1)
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("space", SPACES),
-            ("size", UNET_SIZES),
-            ("prediction", PREDICTIONS),
-            ("precision", PRECISIONS),
-        ):
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-        _fill(self, "stages", tuple(self.stages) if self.stages else None)
-        _fill(self, "input_size", INPUT_SIZES[self.space] if self.input_size is None else self.input_size)
-        _fill(self, "guard", SCORE_DEFAULTS[self.space]["t"] if self.guard is None else self.guard)
-        for name in ("input_size", "components", "steps", "batch", "check", "patience", "epochs", "window"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number above 0; got {value!r}")
+        check(self)
+        stages = self.stages or ()
+        if isinstance(stages, str) or not all(isinstance(s, str) for s in stages):
+            raise ValueError(f"stages must be a list of names; got {shown(stages)}")
         for name in ("minutes", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)!r}")
-        for name, low, high in (
-            ("whiten", 0, 1),
-            ("checkpoint_s", 0, 3600),
-            ("guard", 0.01, 0.99),
-            ("ema", 0, 0.99999),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be in [{low}, {high}]; got {getattr(self, name)!r}")
+        _fill(self, "stages", tuple(stages) or None)
+        _fill(self, "input_size", INPUT_SIZES[self.space] if self.input_size is None else self.input_size)
+        _fill(self, "guard", SCORE_DEFAULTS[self.space]["t"] if self.guard is None else self.guard)
         self._check_grid()
 
     def _check_grid(self) -> None:

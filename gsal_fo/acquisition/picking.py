@@ -6,6 +6,7 @@ import numpy as np
 
 from gsal_fo.acquisition.strategies.gsal.scores import Difficulty, fused_score
 from gsal_fo.config import GsalParams
+from gsal_fo.user_files import shown
 
 
 def check_budget(budget: int, rankable: int) -> int:
@@ -16,7 +17,7 @@ def check_budget(budget: int, rankable: int) -> int:
         )
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or not 1 <= budget <= rankable:
         raise ValueError(
-            f"budget must be a whole number in [1, {rankable}], the images that can be ranked; got {budget!r}"
+            f"budget must be a whole number in [1, {rankable}], the images that can be ranked; got {shown(budget)}"
         )
     return int(budget)
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.commands import Result
+from gsal_fo.commands import ROUND, Result
 
 ALTERED = 3  # exit code; 1 is an error, 2 a wrong call
 
@@ -27,7 +27,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=run)
         if name == "report":
             sub.add_argument("--out", type=Path, default=Path("gsal-audit.html"), help="default %(default)s")
-            sub.add_argument("--round", type=int, help="one round; default all")
+            sub.add_argument("--round", type=ROUND, help="one round; default all")
 
 
 def verify(args: argparse.Namespace) -> Result:

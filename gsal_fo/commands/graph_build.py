@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.commands import Result
+from gsal_fo.commands import Result, number, whole
 
 TEXT = "Draft a graph file, which a person then edits: of labels by CLIP's texts or a language model; or of a pool."
 
@@ -20,12 +20,18 @@ def add(actions: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--clip", default="embedded", help='"embedded" (default), an open_clip name, or a folder')
     sub.add_argument("--pretrained", help="open_clip's tag or checkpoint file")
     sub.add_argument("--vocabulary", type=Path, metavar="YAML", help="words for families and attributes")
-    sub.add_argument("--families", type=int, metavar="N", help="how many (default: what the labels suggest)")
-    sub.add_argument("--attributes", type=int, default=3, metavar="N", help="at most, per label (default %(default)s)")
+    sub.add_argument(
+        "--families", type=whole(1, 10**6), metavar="N", help="how many (default: what the labels suggest)"
+    )
+    sub.add_argument(
+        "--attributes", type=whole(0, 1000), default=3, metavar="N", help="at most, per label (default %(default)s)"
+    )
     model = sub.add_argument_group("language model", "the key comes from GSAL_LLM_KEY or OPENAI_API_KEY")
     model.add_argument("--llm-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:11434/v1")
     model.add_argument("--llm-model", metavar="NAME", help="the model's name there")
-    model.add_argument("--llm-timeout", type=float, default=120.0, metavar="S", help="for one answer (default 120)")
+    model.add_argument(
+        "--llm-timeout", type=number(0.1, 86_400), default=120.0, metavar="S", help="for one answer (default 120)"
+    )
     model.add_argument("--about", default="", metavar="TEXT", help="what the images show, for the language model")
     found = sub.add_argument_group("candidates of a pool", "clusters of its crops that match no label of the graph")
     found.add_argument(
@@ -34,7 +40,9 @@ def add(actions: Any, shared: argparse.ArgumentParser) -> None:
     found.add_argument(
         "--page", type=Path, default=Path("candidates.html"), help="default %(default)s, and .png beside"
     )
-    found.add_argument("--candidates", type=int, default=12, metavar="N", help="at most (default %(default)s)")
+    found.add_argument(
+        "--candidates", type=whole(1, 1000), default=12, metavar="N", help="at most (default %(default)s)"
+    )
     found.add_argument(
         "--add", action="append", default=[], metavar="NAME[=NEW]", help='add to --out; "all"; may be repeated'
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.commands import Result
+from gsal_fo.commands import ROUND, Result, number
 from gsal_fo.worker.bars import Bars
 
 FORMATS = ("coco", "yolo", "voc", "cvat", "labelstudio", "fiftyone")
@@ -56,12 +56,14 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     command("status", status, "how many images of each round are picked, sent and labeled")
 
     sub = command("cancel", cancel, "take a round back: its tag and fields go, labels never")
-    sub.add_argument("--round", type=int, help="its number (default: the latest)")
+    sub.add_argument("--round", type=ROUND, help="its number (default: the latest)")
 
 
 def _prelabels(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--no-prelabels", action="store_true", help="leave the detector's proposals out")
-    sub.add_argument("--floor", type=float, default=FLOOR, help="lowest score of a pre-label (default %(default)s)")
+    sub.add_argument(
+        "--floor", type=number(0, 1), default=FLOOR, help="lowest score of a pre-label (default %(default)s)"
+    )
 
 
 def _open(args: argparse.Namespace, view: str | None = None) -> Any:

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gsal_fo import config
-from gsal_fo.commands import Result, add_settings, given
+from gsal_fo.commands import PROCESSES, SEED, Result, add_settings, given, whole
 from gsal_fo.fit_settings import FitSettings
+from gsal_fo.user_files import parse_yaml, shown
 from gsal_fo.worker.bars import Bars
 
 ENCODERS = "embedded, torchvision:MODEL, timm:MODEL, open_clip:MODEL:TAG, detector:FOLDER, mobilenet_v2:FILE"
@@ -31,7 +30,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
     sub = command("fit", fit, "fit a diffusion model on the images, without labels")
     sub.add_argument("--out", type=Path, required=True, help="model folder, for `gsal score --diffusion`")
-    sub.add_argument("--processes", type=int, default=1, help="worker processes, one per GPU (default 1)")
+    sub.add_argument("--processes", type=PROCESSES, default=1, help="worker processes, one per GPU (default 1)")
     sub.add_argument("--run-dir", type=Path, help="where latents and checkpoints lie meanwhile (default: beside --out)")
     sub.add_argument("--stages", nargs="+", metavar="NAME", help="maps of the encoder (default: strides 8 and 16)")
     add_settings(sub, FitSettings, "fit", skip=("stages",))
@@ -56,7 +55,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
     sub = command("select", select, "tag the best images for labeling")
     sub.add_argument("--label-field", help="Detections field with the labels (default: the scoring run's)")
-    sub.add_argument("--budget", type=int, required=True, help="how many images")
+    sub.add_argument("--budget", type=whole(1, 10**9), required=True, help="how many images")
     sub.add_argument("--run-key", help="scoring run (default: the latest)")
     _params(sub)
 
@@ -66,15 +65,15 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--run-key", help="scoring run (default: the latest)")
     sub.add_argument("--method", choices=("umap", "pca"), default="umap", help="default %(default)s")
     sub.add_argument(
-        "--limit", type=int, default=20_000, help="at most so many images, best first (default %(default)s)"
+        "--limit", type=whole(1, 10**9), default=20_000, help="at most so many images, best first (default %(default)s)"
     )
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=SEED, default=0)
 
 
 def _worker(sub: argparse.ArgumentParser) -> None:
     _labels(sub)
     sub.add_argument("--labeled-tag", help="tag of labeled images (default: those with a value in the label field)")
-    sub.add_argument("--processes", type=int, default=1, help="worker processes, one per GPU (default 1)")
+    sub.add_argument("--processes", type=PROCESSES, default=1, help="worker processes, one per GPU (default 1)")
     sub.add_argument("--run-dir", type=Path, help="run folder (default: in GSAL_HOME)")
 
 
@@ -103,8 +102,8 @@ def _stage_settings(args: argparse.Namespace) -> tuple[config.ScoreConfig, confi
         key, equals, value = item.partition("=")
         stage, dot, name = key.partition(".")
         if not (equals and dot and stage in STAGES):
-            raise ValueError(f"--set takes STAGE.NAME=VALUE with a stage of {', '.join(STAGES)}; got {item}")
-        base[stage][name] = yaml.safe_load(value)
+            raise ValueError(f"--set takes STAGE.NAME=VALUE with a stage of {', '.join(STAGES)}; got {shown(item)}")
+        base[stage][name] = parse_yaml(value, f"--set {key}")
     train = base.pop("train")
     return config.from_dict(config.ScoreConfig, base), config.from_dict(config.TrainConfig, train) if train else None
 
@@ -134,6 +133,8 @@ def train(args: argparse.Namespace) -> Result:
 
 
 def fit(args: argparse.Namespace) -> Result:
+    settings = given(args, FitSettings, skip=("stages",))
+    config.from_dict(FitSettings, settings)  # checked here, before any work
     from gsal_fo import fo
 
     with Bars() as bars:
@@ -144,7 +145,7 @@ def fit(args: argparse.Namespace) -> Result:
             processes=args.processes,
             on_event=bars,
             stages=args.stages,
-            **given(args, FitSettings, skip=("stages",)),
+            **settings,
         )
     return Result({"model": str(out)}, f"diffusion model written to {out}; use it with `gsal score --diffusion {out}`")
 

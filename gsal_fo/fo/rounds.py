@@ -20,6 +20,7 @@ from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import journal, ledgers, progress, runs, states, steps, writing
 from gsal_fo.fo.dataset import bulk, fields, labels, pool, records
 from gsal_fo.fo.dataset.prepared import Change, combined
+from gsal_fo.settings import check_number
 
 MISSING = "the file is missing"
 
@@ -56,8 +57,7 @@ def select(
         ValueError: no scoring, or a budget below 1 or above what is left.
     """
     dataset = pool.check_samples(samples)
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
-        raise ValueError(f"budget must be a whole number of at least 1; got {budget!r}")
+    check_number("budget", budget, whole=True, low=1)
     tell = on_event or (lambda event: None)
     asked = {"label_field": label_field, "run_key": run_key, "params": _plain(params), "view": view_of(samples)}
     request = journal.request_of(command="select", budget=budget, **asked)

@@ -25,7 +25,7 @@ from gsal_fo.fo import journal, locks, owners, progress, runs, steps, training, 
 from gsal_fo.fo.dataset import bulk, fields, folders, labels, pool, prepared, records
 from gsal_fo.run_folder import cache as pool_cache
 from gsal_fo.run_folder import shards
-from gsal_fo.worker.process import run_worker
+from gsal_fo.worker.process import check_processes, run_worker
 
 GRID = "grid"
 WORKER = "lightning_modules.score"
@@ -92,8 +92,7 @@ def score_events(
     Yields:
         The worker's events and our own; the last is ``{"event": "done", "run_key", "pool", "scored", "failed"}``.
     """
-    if processes < 1:
-        raise ValueError(f"processes must be at least 1; got {processes}")
+    check_processes(processes)
     cfg.with_named(cfg.GsalParams(), params)  # refused here, not after the work
     graph = ConceptGraph.load(concepts)
     dataset = pool.check_samples(samples)

@@ -10,7 +10,7 @@ from gsal_fo import config as cfg
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.fo import progress
 from gsal_fo.fo.dataset import folders, pool
-from gsal_fo.worker.process import run_worker
+from gsal_fo.worker.process import check_processes, run_worker
 
 WORKER, FIT_WORKER = "lightning_modules.train", "lightning_modules.fit_diffusion"
 
@@ -46,6 +46,7 @@ def train(
         WorkerError: the worker failed or was killed; the same call goes on where it stopped.
     """
     config = config or cfg.TrainConfig()
+    check_processes(processes)
     found = pool.read(samples, label_field=label_field, labeled_tag=labeled_tag, need_pool=False)
     if not any(found.labeled.labels or []):
         raise ValueError(f'no image has a labeled box in "{label_field}", so there is nothing to train on; label some')
@@ -100,6 +101,7 @@ def fit(
         WorkerError: the worker failed or was killed; the same call goes on where it stopped.
     """
     chosen = cfg.from_dict(FitSettings, settings)
+    check_processes(processes)
     chosen = replace(chosen, encoder=_absolute_model(chosen.encoder), vae=_absolute_model(chosen.vae))
     dataset = pool.check_samples(samples)
     ids = samples.values("id")

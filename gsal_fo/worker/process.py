@@ -13,7 +13,10 @@ from typing import IO, Any
 
 import psutil
 
+from gsal_fo.settings import check_number
+
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+MOST_PROCESSES = max(16, os.cpu_count() or 1)
 GRACE_S = 5.0  # torchrun needs a moment to end its own children after SIGTERM
 
 
@@ -23,6 +26,11 @@ class WorkerError(ValueError):
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
+
+
+def check_processes(processes: Any) -> None:
+    """Raise ValueError unless so many worker processes may be started on this machine."""
+    check_number("processes", processes, whole=True, low=1, high=MOST_PROCESSES)
 
 
 def run_worker(
@@ -47,8 +55,7 @@ def run_worker(
 
     Closing the generator, or an exception in the caller's loop, ends the worker and all its descendants.
     """
-    if processes < 1:
-        raise ValueError(f"processes must be at least 1; got {processes}")
+    check_processes(processes)
     launcher = [sys.executable, "-P", "-m"]  # -P: a file named like a library in the caller's folder is not imported
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]

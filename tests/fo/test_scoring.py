@@ -334,7 +334,7 @@ def test_proposals_come_from_a_field_and_no_detector_is_trained(dataset, graph, 
         ({"proposals": "ground_truth"}, "cannot both be"),
         ({"label_field": "filepath"}, "not Detections"),
         ({"detector": "/nowhere"}, "holds no detector.json"),
-        ({"processes": 0}, "processes must be at least 1"),
+        ({"processes": 0}, "processes must be a whole number in"),
         ({"concepts": "/nowhere.yaml"}, "cannot read the concept graph"),
     ],
 )  # fmt: skip

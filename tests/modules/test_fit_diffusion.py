@@ -120,9 +120,15 @@ def test_too_few_images_are_an_error_in_one_sentence(tmp_path, pool):
         ({"space": "latent"}, "space must be one of features, pixels, vae"),
         ({"space": "vae"}, "needs vae: the folder or hub id"),
         ({"space": "pixels", "input_size": 256}, "pixel space must be a multiple of 8 px from 32 to 128; got 256"),
-        ({"epochs": 0}, "epochs must be a whole number above 0; got 0"),
+        ({"epochs": 0}, "epochs must be a whole number in .*; got 0"),
         ({"minutes": 0}, "minutes must be above 0"),
-        ({"guard": 1.5}, "guard must be in"),
+        ({"guard": 1.5}, "guard must be a number in"),
+        *[({n: float(v)}, f"{n} must be") for n in ("minutes", "lr", "ema", "whiten", "guard") for v in ("inf", "nan")],
+        *[({n: 10**40}, f"{n} must be") for n in ("steps", "batch", "seed", "input_size", "window", "components")],
+        ({"minutes": "9"}, "minutes must be a number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"encoder": ["x"]}, "encoder must be text"),
+        ({"stages": "features.3"}, "stages must be a list"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong, says):
