@@ -26,7 +26,7 @@ def add(actions: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--attributes", type=whole(0, 1000), default=3, metavar="N", help="at most, per label (default %(default)s)"
     )
-    model = sub.add_argument_group("language model", "the key comes from GSAL_LLM_KEY or OPENAI_API_KEY")
+    model = sub.add_argument_group("language model", "the key comes from GSAL_LLM_KEY")
     model.add_argument("--llm-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:11434/v1")
     model.add_argument("--llm-model", metavar="NAME", help="the model's name there")
     model.add_argument(

@@ -194,7 +194,6 @@ def test_the_command_shows_pictures_and_changes_no_graph_unless_asked(tmp_path, 
         (["--add", "candidate_1=disk", "--out", "OUT"], '"disk" is a name of the graph already'),
         (["--add", "candidate_1"], "both --add NAME and --out FILE"),
         (["--labels", "x.txt"], "takes neither --labels"),
-        (["--candidates", "0"], "candidates must be at least 1"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(tmp_path, numbered, capsys, more, said):

@@ -1,8 +1,11 @@
 """The language-model builder against a server on loopback that speaks the chat-completions protocol."""
 
+import gzip
 import json
+import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -88,8 +91,7 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch):
-    for name in llm.KEYS:
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-service")
     monkeypatch.setenv("GSAL_LLM_KEY", KEY)
     servers: list[Server] = []
 
@@ -205,10 +207,115 @@ def test_the_key_does_not_follow_a_redirect(serve: Serve):
     assert other.asked == []
 
 
-@pytest.mark.parametrize("url", ["ftp://x/v1", "nonsense", "https://user:pw@host/v1", "https://host/v1?key=1"])
-def test_a_bad_address_is_refused(url):
-    with pytest.raises(LlmError, match="--llm-url must"):
+BAD_ADDRESSES = [
+    "ftp://x/v1",
+    "nonsense",
+    "",
+    "https://user:sk-hidden@host/v1",
+    "https://sk-hidden@host/v1",
+    "ftp://user:sk-hidden@host/v1",
+    "https://host/v1?key=sk-hidden",
+    "https://host/v1#sk-hidden",
+    "https://user:sk-hidden@[half/v1",
+    "https://user:sk-hidden@h\u2100st/v1",
+    "https://host:99999999/v1",
+    "https://host:sk-hidden/v1",
+    "https://a host/v1",
+    "file:///etc/passwd",
+    "https://",
+]
+
+
+@pytest.mark.parametrize("url", BAD_ADDRESSES)
+def test_a_bad_address_is_refused_and_not_repeated(url):
+    with pytest.raises(LlmError, match="--llm-url must") as caught:
         llm.draft(LABELS, url=url, model="m", name="g")
+    shown = "".join(traceback.format_exception(caught.value)).split("LlmError: ")[-1]
+    assert "hidden" not in shown and "hidden" not in repr(caught.value.__cause__)
+
+
+def test_no_key_of_another_service_is_sent(serve: Serve, monkeypatch):
+    monkeypatch.delenv("GSAL_LLM_KEY")
+    server = serve(chat(GOOD))
+    server.draft()
+    assert server.keys == [None]
+
+
+@pytest.mark.parametrize("key", ["sk-very\nsecret", "sk-very secret", "sk-größe", "sk-\x07secret", "sk-\ud800secret"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(serve: Serve, monkeypatch, key):
+    monkeypatch.setattr("os.environ", {**os.environ, "GSAL_LLM_KEY": key})
+    server = serve(chat(GOOD))
+    with pytest.raises(LlmError, match="GSAL_LLM_KEY holds a character that no key has") as caught:
+        server.draft()
+    assert server.asked == [] and "secret" not in str(caught.value) and "sk-" not in str(caught.value)
+
+
+ECHOES = [
+    "x" * 285 + " " + KEY,  # cut in the middle of the key
+    "x" * 190 + KEY,
+    KEY.upper(),
+    f"{KEY[:9]}...{KEY[-5:]}",
+    f"{KEY}{KEY} {KEY}",
+    json.dumps({"error": f"Bearer {KEY}"}),
+    f"İ{KEY}",  # its small form has another length
+]
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 302])
+@pytest.mark.parametrize("echo", ECHOES, ids=range(len(ECHOES)))
+def test_no_piece_of_the_key_is_in_an_error(serve: Serve, echo, status):
+    with pytest.raises(LlmError) as caught:
+        serve((status, echo.encode())).draft()
+    said = "".join(traceback.format_exception(caught.value)).lower()
+    pieces = [KEY[i : i + 5] for i in range(len(KEY) - 4)]
+    assert not [p for p in pieces if p in said.split("llmerror: ")[-1]]
+    assert len(str(caught.value)) < 400
+
+
+def test_a_server_cannot_write_the_key_into_the_graph_or_a_note(serve: Serve, monkeypatch):
+    key = "sk-0123456789abcdef"
+    monkeypatch.setenv("GSAL_LLM_KEY", key)
+    told = {**GOOD, "background": [f"film {key}"]}
+    assert key not in str(serve(chat(told)).draft())
+    server = serve(chat({**GOOD, "concepts": [node("crack", key), node(key, "cavity")]}), chat(GOOD))
+    server.draft()
+    assert key not in str(server.notes)
+    refusal = json.dumps({"choices": [{"message": {"content": None, "refusal": f"no, {key}"}}]}).encode()
+    with pytest.raises(LlmError, match=r"the model refuses: no, \*\*\*$"):
+        serve((200, refusal)).draft()
+
+
+@pytest.mark.parametrize("key", ["none", "test", "m"])
+def test_the_dummy_key_of_a_local_server_changes_no_answer(serve: Serve, monkeypatch, key):
+    monkeypatch.setenv("GSAL_LLM_KEY", key)
+    told = {**GOOD, "background": ["a test film with none of them"]}
+    assert serve(chat(told)).draft().values["background"] == ["a test film with none of them"]
+
+
+def test_a_packed_answer_is_not_unpacked(serve: Serve):
+    packed = gzip.compress(bytes(10**7))
+    with pytest.raises(LlmError, match="answers packed"):
+        serve((200, packed, ("Content-Encoding", "gzip"))).draft()
+
+
+@pytest.mark.parametrize("after", ["nan", "inf", "-5", "1e400", "soon"])
+def test_an_odd_time_to_wait_is_no_trouble(serve: Serve, after):
+    server = serve((429, b"", ("Retry-After", after)), chat(GOOD))
+    server.draft()
+    assert len(server.waits) == 1 and 0 <= server.waits[0] <= 60
+
+
+@pytest.mark.parametrize("data", [b"[" * 10**5, chat("{" + '"a":[' * 10**5)[1]])
+def test_an_answer_nested_without_end_is_one_sentence(serve: Serve, data):
+    with pytest.raises(LlmError) as caught:
+        serve((200, data)).draft()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("seconds", [0, float("inf"), float("nan"), -1])
+def test_a_timeout_is_a_time(seconds):
+    with pytest.raises(ValueError, match="timeout must be a number in"):
+        llm.draft(LABELS, url="http://127.0.0.1/v1", model="m", name="g", timeout=seconds)
 
 
 def test_nobody_there_is_one_sentence(serve: Serve):

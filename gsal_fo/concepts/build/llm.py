@@ -1,26 +1,17 @@
 """A concept graph drafted by a language model behind any OpenAI-compatible endpoint; every answer is checked as a
 graph."""
 
-import ipaddress
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
-
-from gsal_fo.concepts.graph import DEFAULT_TEMPLATES, ConceptGraph, GraphError
 from gsal_fo.concepts.build.draft import Draft
-from gsal_fo.concepts.build.file import one_line
+from gsal_fo.concepts.build.endpoint import TIMEOUT_S, Endpoint, LlmError
+from gsal_fo.concepts.graph import DEFAULT_TEMPLATES, ConceptGraph, GraphError
+from gsal_fo.user_files import one_line, shown, unprintable, words
 
-KEYS = ("GSAL_LLM_KEY", "OPENAI_API_KEY")  # environment variables that may hold the key, the first that is set
 ATTEMPTS = 4  # answers asked for before the graph is given up
-WAIT_S = (1.0, 4.0, 10.0)  # before another request after 429 or 5xx; a server's Retry-After goes first
-LONGEST_WAIT_S = 60.0
-TIMEOUT_S = 120.0
-MOST_BYTES = 2_000_000  # of an answer
 
 SYSTEM = """You design concept graphs for an object detection dataset. Every label gets exactly one family (its kind,
 shared with related labels), a few visual attributes (how it looks in an image; shared between labels of different
@@ -54,10 +45,6 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-class LlmError(ValueError):
-    """The endpoint gave no usable graph; the message says in one sentence why and what to do."""
-
-
 def draft(
     labels: Sequence[str],
     *,
@@ -72,7 +59,7 @@ def draft(
     """Ask a language model for a graph of ``labels``.
 
     An answer that is no JSON, breaks the schema or fails the graph's own checks goes back to the model with the reason,
-    ``ATTEMPTS`` answers in all. The key comes from the environment (``KEYS``) and is sent to ``url`` only.
+    ``ATTEMPTS`` answers in all. The key comes from the environment (``GSAL_LLM_KEY``) and is sent to ``url`` only.
 
     Args:
         labels: names.
@@ -87,10 +74,9 @@ def draft(
     Raises:
         LlmError: wrong key, no answer in time, or no usable graph in the end.
     """
-    endpoint, where = _endpoint(url)
-    key = next((v for k in KEYS if (v := os.environ.get(k, "").strip())), "")
-    if key and not endpoint.startswith("https:") and not _local(endpoint):
-        note(f"{where} is not encrypted: the key and the labels travel in the clear")
+    endpoint = Endpoint(url, timeout=timeout, wait=wait)
+    if endpoint.in_the_clear:
+        note(f"{endpoint.where} is not encrypted: the key and the labels travel in the clear")
     names = sorted(set(labels))
     asked = f"Labels ({len(names)}), as JSON: {json.dumps(names, ensure_ascii=False)}"
     messages = [
@@ -98,55 +84,24 @@ def draft(
         {"role": "user", "content": f"{asked}\nThe images: {about}" if about else asked},
     ]
     problem = ""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(headers=headers, timeout=timeout) as client:  # redirects are not followed: the key stays here
-        for _ in range(ATTEMPTS):
-            said = _answer(client, endpoint, where, model, messages, timeout, wait, key)
-            try:
-                return _read(said, names, name, model)
-            except ValueError as error:
-                problem = one_line(str(error))
-                note(f"answer refused: {problem}")
-            messages += [
-                {"role": "assistant", "content": said},
-                {"role": "user", "content": f"That cannot be used: {problem}. Answer again with the whole graph."},
-            ]
-    raise LlmError(f"{model} at {where} gave no usable graph in {ATTEMPTS} answers; the last: {problem}")
+    for _ in range(ATTEMPTS):
+        said = endpoint.ask(_request(model, messages))
+        try:
+            return _read(said, names, name, model)
+        except ValueError as error:
+            problem = words(error)
+            note(f"answer refused: {problem}")
+        messages += [
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": f"That cannot be used: {problem}. Answer again with the whole graph."},
+        ]
+    raise LlmError(
+        f"{shown(model)} at {endpoint.where} gave no usable graph in {ATTEMPTS} answers; the last: {problem}"
+    )
 
 
-def _endpoint(url: str) -> tuple[str, str]:
-    """The address to post to, and how messages name it: without what may be secret in it."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise LlmError(f"--llm-url must be an http or https address such as http://127.0.0.1:11434/v1; got {url!r}")
-    if parts.username or parts.password or parts.query:
-        raise LlmError(f"--llm-url must hold no user, password or query; put the key into {KEYS[0]}")
-    base = url.rstrip("/")
-    return base if base.endswith(
-        "/chat/completions"
-    ) else f"{base}/chat/completions", f"{parts.scheme}://{parts.netloc}"
-
-
-def _local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _answer(
-    client: httpx.Client,
-    endpoint: str,
-    where: str,
-    model: str,
-    messages: list[dict[str, str]],
-    timeout: float,
-    wait: Callable[[float], None],
-    key: str,
-) -> str:
-    """The text of one answer; asks again where the server is busy or broken."""
-    body = {
+def _request(model: str, messages: list[dict[str, str]]) -> dict[str, Any]:
+    return {
         "model": model,
         "messages": messages,
         "temperature": 0,
@@ -156,68 +111,6 @@ def _answer(
             "json_schema": {"name": "concept_graph", "strict": True, "schema": SCHEMA},
         },
     }
-    for pause in (*WAIT_S, None):
-        try:
-            status, headers, content = _post(client, endpoint, body, timeout)
-        except httpx.TimeoutException:
-            raise LlmError(
-                f"{where} gave no answer in {timeout:g} s; raise --llm-timeout or take a faster model"
-            ) from None
-        except httpx.HTTPError as error:
-            raise LlmError(f"{where} cannot be reached ({one_line(str(error)) or type(error).__name__})") from error
-        if status == 200:
-            return _text(content, where)
-        why = _hidden(one_line(content.decode("utf-8", "replace"))[:300], key)
-        if status in (401, 403):
-            has = "refuses the key" if key else "wants a key"
-            raise LlmError(f"{where} {has} (HTTP {status}); set {KEYS[0]} or {KEYS[1]} in the environment")
-        if status != 429 and status < 500:
-            raise LlmError(
-                f"{where} refuses the request (HTTP {status}: {why or 'no reason given'}); check --llm-url and "
-                f"--llm-model, and that the server supports response_format json_schema"
-            )
-        if pause is None:
-            busy = "is busy" if status == 429 else "fails"
-            raise LlmError(f"{where} {busy} (HTTP {status}: {why or 'no reason given'}); try again later")
-        wait(_pause(headers, pause))
-    raise AssertionError("the last pause is None")
-
-
-def _post(client: httpx.Client, endpoint: str, body: Any, timeout: float) -> tuple[int, httpx.Headers, bytes]:
-    """Post and read the answer. httpx limits the time between two bytes; here the whole answer counts, too."""
-    end = time.monotonic() + timeout
-    with client.stream("POST", endpoint, json=body) as response:
-        parts: list[bytes] = []
-        for part in response.iter_bytes():
-            parts.append(part)
-            if time.monotonic() > end:
-                raise httpx.ReadTimeout("the answer came too slowly")
-            if sum(map(len, parts)) > MOST_BYTES:
-                raise httpx.RequestError(f"an answer of more than {MOST_BYTES} bytes")
-        return response.status_code, response.headers, b"".join(parts)
-
-
-def _pause(headers: httpx.Headers, pause: float) -> float:
-    try:
-        return min(max(float(headers.get("retry-after", pause)), 0.0), LONGEST_WAIT_S)
-    except ValueError:
-        return pause
-
-
-def _hidden(text: str, key: str) -> str:
-    return text.replace(key, "***") if key else text
-
-
-def _text(content: bytes, where: str) -> str:
-    """The message of a chat completion."""
-    try:
-        choice = json.loads(content)["choices"][0]
-        text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise LlmError(f"{where} does not answer as an OpenAI-compatible chat endpoint does; check --llm-url") from None
-    if refusal:
-        raise LlmError(f"the model refuses: {one_line(str(refusal))[:300]}")
-    return text if isinstance(text, str) else ""
 
 
 def _read(said: str, labels: list[str], name: str, model: str) -> Draft:
@@ -228,27 +121,27 @@ def _read(said: str, labels: list[str], name: str, model: str) -> Draft:
     try:
         # Some models wrap the object in prose or a code fence; what is inside is checked all the same.
         got, _ = json.JSONDecoder().raw_decode(said[start:])
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the answer is no valid JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the answer is no valid JSON ({words(error)})") from error
     if not isinstance(got.get("concepts"), list):
         raise ValueError('the answer has no list "concepts"')
     if unknown := sorted(set(got) - set(SCHEMA["properties"])):
-        raise ValueError(f"unknown key {unknown[0]!r}")
+        raise ValueError(f"unknown key {shown(unknown[0])}")
     concepts: dict[str, Any] = {}
     for node in got["concepts"]:
         if not isinstance(node, dict) or set(node) != {"label", "family", "attributes", "prompts"}:
             raise ValueError("each concept needs exactly label, family, attributes and prompts")
         if not isinstance(node["label"], str) or node["label"] in concepts:
-            raise ValueError(f"label {node['label']!r} is given twice or is no text")
+            raise ValueError(f"label {shown(node['label'])} is given twice or is no text")
         concepts[node["label"]] = {
             "coarse": node["family"],
             "abstract": node["attributes"],
             "prompts": node["prompts"],
         }
     if missing := sorted(set(labels) - set(concepts)):
-        raise ValueError(f"these labels are missing: {', '.join(missing)}")
+        raise ValueError(f"these labels are missing: {_some(missing)}")
     if invented := sorted(set(concepts) - set(labels)):
-        raise ValueError(f"these are not labels of the dataset: {', '.join(invented)}")
+        raise ValueError(f"these are not labels of the dataset: {_some(invented)}")
     values = {
         "name": name,
         "templates": got.get("templates") or list(DEFAULT_TEMPLATES),
@@ -261,16 +154,18 @@ def _read(said: str, labels: list[str], name: str, model: str) -> Draft:
         raise ValueError(str(error)) from error
     for attribute in graph.abstract:
         if len(labels) > 1 and all(attribute in graph.abstract_of(f) for f in graph.fine):
-            raise ValueError(f'attribute "{attribute}" is carried by every label and says nothing; leave it out')
+            raise ValueError(f"attribute {shown(attribute)} is carried by every label and says nothing; leave it out")
     written = graph.to_dict()
-    if control := [s for s in _strings(written) if not s.isprintable()]:
-        raise ValueError(f"a text holds a line break or control character: {control[0]!r}")
+    if control := [p for p in _prompts(written) if unprintable(p)]:
+        raise ValueError(f"a text holds a line break or control character: {shown(control[0])}")
     return Draft(written, dict.fromkeys(graph.coarse, f"family by {one_line(model)}"))
 
 
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [s for k, v in value.items() for s in [str(k), *_strings(v)]]
-    return [s for v in value for s in _strings(v)] if isinstance(value, list) else []
+def _prompts(written: dict[str, Any]) -> list[str]:
+    own = [p for node in written["concepts"].values() for p in node["prompts"]]
+    return [*written["templates"], *written["background"], *own]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(shown(n).strip('"') for n in names[:5]) + more
