@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gsal_fo import __version__
-from gsal_fo.commands import Result, audit, demo, doctor, graph, handoff, loop, plugin
+from gsal_fo.commands import Result, audit, demo, doctor, graph, handoff, loop, plugin, strategies
 
 USAGE = """the loop, on a FiftyOne dataset:
   gsal score DATASET --concepts graph.yaml    rank the unlabeled images
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"gsal-fo {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, doctor, loop, handoff, graph, audit, plugin):
+    for module in (demo, doctor, loop, strategies, handoff, graph, audit, plugin):
         module.add(commands, shared)
     return top
 

@@ -24,18 +24,6 @@ UNMATCHED = ("rare", "none")
 BATCH = ("static", "greedy")
 NORMALIZE = ("pool", "concept")
 CORRECT = ("none", "size_texture")
-STRATEGIES = (
-    "gsal",
-    "diffusion_only",
-    "symbolic_only",
-    "no_rarity",
-    "image_only",
-    "proposal_only",
-    "noise_difficulty",
-    "shuffled_graph",
-    "entropy",
-    "random",
-)
 NOISE = ("shared", "per_sample")
 REDUCE = ("mean", "max", "topk")
 REGIONS = ("crops", "maps")
@@ -69,8 +57,8 @@ class GsalParams:
 
     ``levels`` is any non-empty subset of "FCA" (fine, coarse, abstract); ``lam`` is the paper's lambda; ``p`` may be
     infinite, also as the text "inf": an image counts as its highest proposal; ``strategy``
-    names an ablation switch or a placebo of METHOD.md section 5, or a baseline;
-    ``seed`` acts in "random" and the placebos;
+    names any strategy of ``acquisition.registry``, GSAL's ablations and placebos among them, and ``settings`` holds the
+    settings of one that is not GSAL; ``seed`` is that of every draw;
     ``shrink`` is how many images (or proposals) of a concept weigh as much as the pool in ``normalize="concept"``;
     ``correct="size_texture"`` takes from E and V what box area and local contrast explain (``acquisition.correction``).
     """
@@ -94,13 +82,18 @@ class GsalParams:
     )
     correct: str = setting("none", "what is taken out of difficulty", choices=CORRECT)
     batch: str = setting("static", "whether each pick counts for the next", choices=BATCH)
-    strategy: str = setting("gsal", "the method, an ablation of it, a placebo or a baseline", choices=STRATEGIES)
-    seed: int = _seed("of random and the placebos")
+    strategy: str = setting("gsal", "what ranks and picks; `gsal strategies` lists them")
+    seed: int = _seed("of every draw")
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.p == "inf":
             object.__setattr__(self, "p", math.inf)
         check(self)
+        if not self.strategy:
+            raise ValueError("strategy must be the name of one; got an empty one")
+        if not isinstance(self.settings, Mapping):
+            raise ValueError(f"settings must map the strategy's own settings to values; got {shown(self.settings)}")
         if not self.levels or set(self.levels) - set("FCA"):
             raise ValueError(f"levels must be a non-empty subset of the letters F, C, A; got {shown(self.levels)}")
         object.__setattr__(self, "levels", "".join(c for c in "FCA" if c in self.levels))

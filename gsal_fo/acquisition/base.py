@@ -5,7 +5,7 @@ image. A score reads "higher = label first".
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -14,6 +14,11 @@ import numpy as np
 
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.settings import check
+
+# Which rules a ranking goes by; an entry of the ledger names them, so that older ones are derived as they were made.
+# 1: crops that match no concept earn their bonus whatever ``levels`` says. 2: only where ``levels`` holds F; random and
+# entropy rank what GSAL can rank. 3: each strategy ranks what it has statistics for; draws are set by seed and id.
+RULES = 3
 
 
 class Statistic(StrEnum):
@@ -31,6 +36,7 @@ class Statistic(StrEnum):
     TWO_POSTERIORS = "two_posteriors"
     CLASS_DIFFICULTY = "class_difficulty"
     ADVERSARIAL_POSTERIORS = "adversarial_posteriors"
+    IMAGE_ENTROPY = "image_entropy"
     FIELD = "field"
     TRUTH = "truth"
 
@@ -71,11 +77,36 @@ class Posterior:
     classes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class DifficultyColumns:
+    """E and V: ``image_error``, ``image_variance``, ``image_contrast`` (N,), ``error``, ``variance``, ``contrast`` (P,)
+    float32, NaN where there is none; ``estimated`` (N,) bool: its proposals' values come from the image's map."""
+
+    image_error: np.ndarray
+    image_variance: np.ndarray
+    image_contrast: np.ndarray
+    error: np.ndarray
+    variance: np.ndarray
+    contrast: np.ndarray
+    estimated: np.ndarray
+
+
+@dataclass(frozen=True)
+class ConceptColumns:
+    """Assigned concepts: ``fine`` (P,) int16 index into ``ConceptGraph.fine`` (-1 background, -2 unmatched), ``prob``
+    and ``margin`` (P,) float32."""
+
+    fine: np.ndarray
+    prob: np.ndarray
+    margin: np.ndarray
+
+
 class Pool:
     """The columns of a pool, each read on first use, and only where it was declared.
 
-    ``ids`` (N,) str; ``candidates`` (N,) bool: the rows that may be ranked and picked (unlabeled, wanted, in no round).
-    The rest of the rows takes part in nothing but what a strategy says.
+    ``ids`` (N,) str; ``candidates`` (N,) bool: the rows that get a rank (unlabeled, in no round); ``unlabeled`` (N,)
+    bool: those too that an open round holds; means and deviations of a pool are theirs. The other rows are labeled
+    since they were scored.
     """
 
     def __init__(
@@ -84,12 +115,14 @@ class Pool:
         candidates: np.ndarray,
         source: Callable[[Statistic], Any],
         *,
+        unlabeled: np.ndarray | None = None,
         declared: frozenset[Statistic] | None = None,
         cache: dict[Statistic, Any] | None = None,
     ) -> None:
         if candidates.shape != (len(ids),) or candidates.dtype != np.bool_:
             raise ValueError(f"candidates must be ({len(ids)},) bool, one per image; got {candidates.shape}")
         self.ids, self.candidates = ids, candidates
+        self.unlabeled = candidates if unlabeled is None else unlabeled
         self._source, self._declared = source, declared
         self._cache: dict[Statistic, Any] = {} if cache is None else cache
 
@@ -98,11 +131,20 @@ class Pool:
 
     def only(self, needs: Iterable[Statistic]) -> "Pool":
         """The same pool for a strategy that declares ``needs``: anything else raises UndeclaredStatistic."""
-        return Pool(self.ids, self.candidates, self._source, declared=frozenset(needs), cache=self._cache)
+        return self._like(self.candidates, frozenset(needs))
 
     def among(self, candidates: np.ndarray) -> "Pool":
         """The same pool with other candidates."""
-        return Pool(self.ids, candidates, self._source, declared=self._declared, cache=self._cache)
+        return self._like(candidates, self._declared)
+
+    def _like(self, candidates: np.ndarray, declared: frozenset[Statistic] | None) -> "Pool":
+        unlabeled = self.unlabeled
+        return Pool(self.ids, candidates, self._source, unlabeled=unlabeled, declared=declared, cache=self._cache)
+
+    @property
+    def settled(self) -> np.ndarray:
+        """(S,) int64 rows that were labeled since, or that a round holds: a new batch need not show them again."""
+        return np.flatnonzero(~self.candidates)
 
     @property
     def rows(self) -> np.ndarray:
@@ -129,6 +171,18 @@ class Pool:
         found: Posterior = self.read(Statistic.POSTERIOR)
         return found
 
+    @property
+    def difficulty(self) -> DifficultyColumns:
+        """E and V of images and proposals."""
+        found: DifficultyColumns = self.read(Statistic.DIFFICULTY)
+        return found
+
+    @property
+    def concepts(self) -> ConceptColumns:
+        """Assigned concepts of the proposals."""
+        found: ConceptColumns = self.read(Statistic.CONCEPTS)
+        return found
+
     def array(self, statistic: Statistic) -> np.ndarray:
         """The statistic as one array: image embeddings (N, D), labeled embeddings (L, D), crop embeddings and box
         features (P, D) unit rows; MC posterior (T, P, C + 1); two posteriors (2, P, C + 1); class difficulty (C,); a
@@ -142,23 +196,26 @@ class Context:
     """What a ranking depends on beside the pool.
 
     ``labels``: labeled instances per label now; ``graph``: the concept graph, None where there is none; ``seed``: of
-    every draw.
+    every draw; ``rules``: of which ranking this is to be another.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
     graph: ConceptGraph | None = None
     seed: int = 0
+    rules: int = RULES
 
 
 @dataclass(frozen=True)
 class Ranked:
     """A ranked pool. ``order`` (R,) rows best first; ``score`` (N,) float64, NaN without a rank, or None for a method
-    that only builds batches; ``unit`` of the score; ``unranked`` row -> why it has no rank."""
+    that only builds batches; ``unit`` of the score; ``unranked`` row -> why it has no rank; ``detail``: what a strategy
+    keeps of its work, so that picking and explaining need not do it again."""
 
     order: np.ndarray
     score: np.ndarray | None
     unit: str
     unranked: Mapping[int, str] = field(default_factory=dict)
+    detail: Any = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +247,7 @@ class Strategy(ABC):
 
     Class attributes: ``name`` on the command line, ``title`` for a person, ``paper``, ``needs``, ``Params`` (its frozen
     dataclass of settings), ``cost`` in words, ``nested``: whether the first n picks of a larger batch are the batch of
-    n. ``fields`` says whether the name takes an argument (``field:NAME``).
+    n, ``hidden``: not offered to users, ``argument``: the setting that its name carries behind a colon.
     """
 
     name: ClassVar[str]
@@ -200,7 +257,8 @@ class Strategy(ABC):
     cost: ClassVar[str] = "no model run"
     Params: ClassVar[type] = NoParams
     nested: ClassVar[bool] = True
-    hidden: ClassVar[bool] = False  # of the comparison alone, such as the oracle
+    hidden: ClassVar[bool] = False
+    argument: ClassVar[str] = ""  # the setting that a name carries behind a colon, as in ``field:NAME``
 
     def __init__(self, params: Any = None) -> None:
         self.params = params if params is not None else self.Params()
@@ -211,6 +269,15 @@ class Strategy(ABC):
     def needed(self) -> frozenset[Statistic]:
         """What this strategy reads under its settings; by default ``needs``."""
         return self.needs
+
+    def as_of(self, rules: int) -> "Strategy":
+        """This strategy as it ranked under earlier ``RULES``; by default it always has."""
+        return self
+
+    @property
+    def byline(self) -> str:
+        """How a sentence names the strategy behind "rank 3 of 412"."""
+        return f" by {self.name}"
 
     @abstractmethod
     def rank(self, pool: Pool, context: Context) -> Ranked:
@@ -223,3 +290,20 @@ class Strategy(ABC):
     @abstractmethod
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """Why a ranked row has its place."""
+
+    def quantities(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> tuple[tuple[str, float], ...]:
+        """The numbers of a ranked row as an audit shows them: by default the terms of its reason and its score."""
+        own = self.explain(pool, context, ranked, row).terms
+        return own if ranked.score is None else (*own, (ranked.unit, float(ranked.score[row])))
+
+    def passed_over(self, pool: Pool, context: Context, ranked: Ranked, picks: Sequence[int], row: int) -> str:
+        """Why ``row``, the best that could have been picked, was not: the end of a sentence, without a period."""
+        last = int(picks[-1])
+        if ranked.score is None or not self.nested:
+            return f"the batch was built as a whole by {self.title}, and others made it better"
+        mine, its = float(ranked.score[row]), float(ranked.score[last])
+        if mine == its:
+            return f"its {ranked.unit} of {mine:.4g} is that of the last pick, {pool.ids[last]}, whose id comes first"
+        if mine > its:
+            return f"earlier picks show what it shows; the last pick, {pool.ids[last]}, adds more to the batch"
+        return f"its {ranked.unit} of {mine:.4g} is below the {its:.4g} of the last pick, {pool.ids[last]}"

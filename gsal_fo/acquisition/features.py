@@ -1,4 +1,4 @@
-"""Object features of detections: of the detector's box head, or the stored embeddings of the crops."""
+"""Features that strategies compare by: of detections, and of the images that need not be shown again."""
 
 import numpy as np
 
@@ -15,3 +15,12 @@ def unit_features(pool: Pool, found: Detections, features: str) -> np.ndarray:
     x[~np.isfinite(x).all(axis=1)] = 0.0
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+
+
+def covered_embeddings(pool: Pool) -> np.ndarray:
+    """(L, D) float32 finite image embeddings of what was labeled, was labeled since, or is in an open round."""
+    labeled = np.asarray(pool.array(Statistic.LABELED_EMBEDDINGS), dtype=np.float32)
+    if len(settled := pool.settled):
+        mine = pool.array(Statistic.IMAGE_EMBEDDINGS)[settled].astype(np.float32)
+        labeled = np.concatenate([labeled.reshape(-1, mine.shape[1]), mine])
+    return labeled[np.isfinite(labeled).all(axis=1)] if len(labeled) else labeled

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from gsal_fo.acquisition.base import Pool, Ranked
+from gsal_fo.acquisition.detections import Detections
 
 
 def best_first(score: np.ndarray, ids: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
@@ -46,25 +48,25 @@ def by_id(pool: Pool) -> np.ndarray:
     return rows[np.argsort(pool.ids[rows].astype(str), kind="stable")]
 
 
-def ranked_by(pool: Pool, score: np.ndarray, unit: str, *, reason: str) -> Ranked:
+def ranked_by(pool: Pool, score: np.ndarray, unit: str, *, reason: str, detail: Any = None) -> Ranked:
     """Candidates by a score; one whose score is not finite has no rank, for ``reason``."""
     kept = np.where(pool.candidates & np.isfinite(score), score, np.nan)
     lost = {int(row): reason for row in np.flatnonzero(pool.candidates & ~np.isfinite(score))}
-    return Ranked(best_first(kept, pool.ids), kept, unit, lost)
+    return Ranked(best_first(kept, pool.ids), kept, unit, lost, detail)
 
 
 def ranked_by_detections(
-    pool: Pool, score: np.ndarray, has: np.ndarray, unit: str, seed: int, *, reason: str
+    pool: Pool, score: np.ndarray, found: Detections, unit: str, seed: int, *, reason: str, detail: Any = None
 ) -> Ranked:
-    """Candidates by a score of their detections; those without any (``has`` (N,) bool) score 0 and come after all
-    others, in seeded random order.
+    """Candidates by a score of their detections; those without any score 0 and come after all others, in seeded random
+    order. ``detail`` of the result is (found, detail).
 
     Source: STRATEGIES.md section 2.
     """
-    score = np.where(has, score, 0.0)
-    ranked = ranked_by(pool, score, unit, reason=reason)
+    has = found.has
+    ranked = ranked_by(pool, np.where(has, score, 0.0), unit, reason=reason)
     assert ranked.score is not None
     with_any = best_first(np.where(has, ranked.score, np.nan), pool.ids)
     empty = np.flatnonzero(pool.candidates & ~has)
     empty = empty[np.lexsort((pool.ids[empty].astype(str), uniform(pool.ids[empty], seed, purpose="empty")))]
-    return Ranked(np.concatenate([with_any, empty]), ranked.score, unit, ranked.unranked)
+    return Ranked(np.concatenate([with_any, empty]), ranked.score, unit, ranked.unranked, (found, detail))

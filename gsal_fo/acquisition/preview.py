@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.acquisition.picking import entropy_scores, random_scores
+from gsal_fo.acquisition import registry
+from gsal_fo.acquisition.base import StatisticMissing
 from gsal_fo.acquisition.ranking import Ranking, pick
-from gsal_fo.acquisition.strategies.gsal.scores import best_first
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.run_folder.pool_columns import PoolTable
 
@@ -147,19 +147,24 @@ def mix(
     return out
 
 
+RIVALS = ("entropy", "random")
+
+
 def rivals(ranking: Ranking, count: int) -> dict[str, np.ndarray | None]:
-    """What entropy and random (with the ranking's seed) would pick of the same images: rows (count,); None for entropy
-    where no detector ran."""
-    rows, table = ranking.hard.rows, ranking.table
-
-    def best(score: np.ndarray) -> np.ndarray:
-        order = best_first(score, table.ids)
-        return order[ranking.pickable[order]][:count]
-
-    out: dict[str, np.ndarray | None] = {"entropy": None}
-    if np.isfinite(table.entropy[rows]).any():
-        out["entropy"] = best(entropy_scores(table.entropy, rows))
-    out["random"] = best(random_scores(table.ids, rows, ranking.params.seed))
+    """What entropy and random (with the ranking's seed) would pick of the same images: rows (count,); None for one
+    whose statistics are not there, or that sees nothing to go by."""
+    out: dict[str, np.ndarray | None] = {}
+    for name in RIVALS:
+        strategy = registry.make(name)
+        pool = ranking.pool.only(strategy.needed())
+        try:
+            ranked = strategy.rank(pool, ranking.context)
+        except StatisticMissing:
+            out[name] = None
+            continue
+        told = ranked.score is not None and np.unique(ranked.score[ranked.order]).size > 1
+        order = ranked.order[ranking.pickable[ranked.order]]
+        out[name] = order[:count] if told or len(order) < 2 else None
     return out
 
 

@@ -36,3 +36,20 @@ def round_robin(order: np.ndarray, group: np.ndarray) -> np.ndarray:
     turn[by_group] = place - first[inverse]
     size[by_group] = sizes[inverse]
     return np.asarray(order[np.lexsort((place, own, size, np.where(own < 0, len(order), turn)))])
+
+
+def quotas(order: np.ndarray, concept: np.ndarray) -> np.ndarray:
+    """Rows of ``order`` (R,) rearranged so that every beginning of it has uniform quotas over concepts.
+
+    Each turn takes the best image left of every concept, best of them first; a concept that runs out leaves its share
+    to the others. Images with a negative ``concept`` (N,), background or unmatched, come after all turns.
+
+    Source: docs/method.md section 5, ``no_rarity``.
+    """
+    own = np.asarray(concept)[order]
+    place = np.arange(len(order))
+    by_concept = np.lexsort((place, own))
+    _, first, sizes = np.unique(own[by_concept], return_index=True, return_counts=True)
+    turn = np.empty(len(order), dtype=np.int64)
+    turn[by_concept] = place - np.repeat(first, sizes)
+    return order[np.lexsort((place, np.where(own < 0, len(order), turn)))]

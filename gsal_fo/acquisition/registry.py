@@ -11,6 +11,7 @@ from typing import Any
 
 from gsal_fo.acquisition import strategies
 from gsal_fo.acquisition.base import Strategy
+from gsal_fo.config import GsalParams
 
 
 @cache
@@ -39,15 +40,27 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Strategy:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f'there is no strategy "{base[:40]}"{hint} `gsal strategies` lists them'.replace("  ", " "))
     kind, given = known[base], dict(settings or {})
-    takes = getattr(kind, "argument", None)
+    takes = kind.argument
     if takes and not argument and not given.get(takes):
         raise ValueError(f"strategy {base} needs a name behind a colon: {base}:NAME")
     if argument and not takes:
         raise ValueError(f"strategy {base} takes nothing behind a colon; got {name[:60]!r}")
     if takes and argument:
         given[takes] = argument
+    if kind.Params is GsalParams:
+        given["strategy"] = base
     names = [f.name for f in dataclasses.fields(kind.Params)]
     if strange := sorted(set(given) - set(names)):
         has = f"it has {', '.join(names)}" if names else "it has none"
         raise ValueError(f"strategy {base} has no setting {strange[0]!r}; {has}")
     return kind(kind.Params(**given))
+
+
+def of(params: GsalParams) -> Strategy:
+    """The strategy that ``params.strategy`` names: GSAL and its switches take all the constants, any other strategy its
+    own ``params.settings``."""
+    base = params.strategy.partition(":")[0]
+    known = registered()
+    if base in known and known[base].Params is GsalParams:
+        return known[base](params)
+    return make(params.strategy, params.settings)

@@ -53,7 +53,7 @@ def selection(run: Path, graph: ConceptGraph, ranking: Ranking, rows: Sequence[i
         "pickable": _packed(ranking.pickable),
         "thresholds": {k: int(v) for k, v in ranking.thresholds.items()},
         "picks": [
-            {"id": str(table.ids[r]), "rank": int(ranking.rank[r]) or None, "score": float(ranking.scores.score[r])}
+            {"id": str(table.ids[r]), "rank": int(ranking.rank[r]) or None, "score": float(ranking.score[r])}
             for r in rows
         ],
         "files": file_digests(run),

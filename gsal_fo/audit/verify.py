@@ -159,7 +159,7 @@ def _derived(table: PoolTable, entry: Mapping[str, Any]) -> Iterator[str]:
     if thresholds != entry["thresholds"]:
         yield f"thresholds are {thresholds} by the stored data, and the entry says {entry['thresholds']}"
     for place, (row, said) in enumerate(zip(rows, entry["picks"], strict=True), 1):
-        sample_id, score = str(table.ids[row]), float(ranking.scores.score[row])
+        sample_id, score = str(table.ids[row]), float(ranking.score[row])
         if sample_id != said["id"]:
             yield f"pick {place} is {sample_id} by the stored data, and the entry says {said['id']}"
         elif abs(score - said["score"]) > SCORE_TOLERANCE * max(1.0, abs(score)):

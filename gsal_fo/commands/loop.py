@@ -83,15 +83,33 @@ def _labels(sub: argparse.ArgumentParser) -> None:
 
 def _params(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--params", type=Path, metavar="YAML", help="method constants; flags below go first")
-    add_settings(sub, config.GsalParams, "method constants")
+    add_settings(sub, config.GsalParams, "method constants", skip=("settings",))
+    sub.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the strategy, such as aggregate=mean; `gsal strategies` lists them; may be repeated",
+    )
 
 
 def _params_of(args: argparse.Namespace) -> dict[str, Any]:
     """The constants that the user named, flags over the file's; checked here, before any work."""
+    from gsal_fo.acquisition import registry
+
     named = config.named_in(config.GsalParams, args.params) if args.params else {}
-    named |= given(args, config.GsalParams)
-    config.from_dict(config.GsalParams, named)
+    named |= given(args, config.GsalParams, skip=("settings",))
+    if args.setting:
+        named["settings"] = dict(_setting(item) for item in args.setting)
+    registry.of(config.from_dict(config.GsalParams, named))
     return named
+
+
+def _setting(item: str) -> tuple[str, Any]:
+    name, equals, value = item.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--setting takes NAME=VALUE; got {item!r}")
+    return name, parse_yaml(value, f"--setting {name}")
 
 
 def _stage_settings(args: argparse.Namespace) -> tuple[config.ScoreConfig, config.TrainConfig | None]:

@@ -39,7 +39,7 @@ class Documents:
         nodes = dict.fromkeys(node for j in order for node in self.concept(int(table.fine[j]))[1])
         scores, free = ranking.scores, bool(ranking.free[row])  # in a round: not to be labeled first, so no place
         out: dict[str, Any] = {
-            "gsal_score": number(scores.score[row]) if free else None,
+            "gsal_score": number(ranking.score[row]) if free else None,
             "gsal_rank": rank,
             "gsal_difficulty": number(scores.difficulty[row]) if free else None,
             "gsal_rarity": number(scores.rarity[row]) if free else None,

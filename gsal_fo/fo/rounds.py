@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import gsal_fo
 from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking as rankings
+from gsal_fo.acquisition import registry
 from gsal_fo.audit import entries
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import journal, ledgers, progress, runs, states, steps, writing
@@ -92,7 +93,9 @@ def _asked(
     fields.refuse_clash(dataset, runs.owned_fields(dataset))
     label_field = label_field or info.config.label_field
     pool.check_detections(dataset, label_field, what="label field")
-    return info, label_field, cfg.with_named(cfg.from_dict(cfg.GsalParams, info.config.params), params)
+    params = cfg.with_named(cfg.from_dict(cfg.GsalParams, info.config.params), params)
+    registry.of(params)  # refused here, not under the lock
+    return info, label_field, params
 
 
 def _select(
@@ -121,7 +124,7 @@ def _select(
         {
             "id": i,
             "rank": int(ranking.rank[r]) or None,
-            "score": writing.number(ranking.scores.score[r]),
+            "score": writing.number(ranking.score[r]),
             "rationale": ranking.sentence(r),
         }
         for i, r in zip(ids, rows, strict=True)

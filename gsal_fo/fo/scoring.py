@@ -19,6 +19,7 @@ import numpy as np
 
 import gsal_fo
 from gsal_fo import config as cfg
+from gsal_fo.acquisition import registry
 from gsal_fo.acquisition.ranking import Ranking, load_pool, rank
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import journal, locks, owners, progress, runs, steps, training, writing
@@ -93,7 +94,7 @@ def score_events(
         The worker's events and our own; the last is ``{"event": "done", "run_key", "pool", "scored", "failed"}``.
     """
     check_processes(processes)
-    cfg.with_named(cfg.GsalParams(), params)  # refused here, not after the work
+    registry.of(cfg.with_named(cfg.GsalParams(), params))  # refused here, not after the work
     graph = ConceptGraph.load(concepts)
     dataset = pool.check_samples(samples)
     wanted = _configured(

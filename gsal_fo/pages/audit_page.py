@@ -160,23 +160,11 @@ def _figure(title: str, source: str) -> str:
 
 
 def _terms(ranking: Ranking, row: int) -> str:
-    """The score as it adds up, Eq. 10 and 2."""
-    s, p = ranking.scores, ranking.params
-    if p.strategy in ("entropy", "random"):
+    """The numbers behind the place of a ranked image."""
+    if not ranking.rank[row]:
         return ""
-    reads_difficulty = p.strategy != "symbolic_only"
-    if p.strategy in ("diffusion_only", "no_rarity"):
-        rarity = "not used"
-    else:
-        rarity = f"times lambda {p.lam:g}" if reads_difficulty else "alone"
-    terms = {
-        "image difficulty Z(D)": s.image[row],
-        "proposal difficulty and bonus Z(L)": s.local[row],
-        f"difficulty in all Z(G){'' if reads_difficulty else ', not used'}": s.difficulty[row],
-        f"rarity Z(S), {rarity}": s.rarity[row],
-        "score A": s.score[row],
-    }
-    cells = "".join(f"<tr><td>{escape(k)}</td><td>{v:+.3f}</td></tr>" for k, v in terms.items())
+    found = ranking.strategy.quantities(ranking.declared, ranking.context, ranking.ranked, row)
+    cells = "".join(f"<tr><td>{escape(k)}</td><td>{v:+.3f}</td></tr>" for k, v in found)
     return f'<table class="terms">{cells}</table>'
 
 

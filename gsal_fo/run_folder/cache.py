@@ -32,7 +32,7 @@ def load(run: Path) -> PoolTable:
 
 def save(run: Path, table: PoolTable) -> PoolTable:
     """Keep what ``load_pool(run)`` returned; returns it."""
-    columns: dict[str, Any] = {f.name: getattr(table, f.name) for f in dataclasses.fields(table) if f.name != "failed"}
+    columns: dict[str, Any] = {name: getattr(table, name) for name in _columns()}
     columns |= {name: np.asarray(columns[name], dtype=np.str_) for name in TEXTS}
     columns["failed_ids"] = np.array(list(table.failed), np.str_)
     columns["failed_reasons"] = np.array(list(table.failed.values()), np.str_)
@@ -94,12 +94,16 @@ def _stored(path: Path, mark: str) -> PoolTable | None:
         zlib.error,
     ):  # no cache yet, or a damaged one: the parts hold all of it
         return None
-    names = {f.name for f in dataclasses.fields(PoolTable)} - {"failed"}
+    names = _columns()
     if not names <= set(found):
         return None  # written by an older version
     failed = dict(zip(found["failed_ids"].tolist(), found["failed_reasons"].tolist(), strict=True))
     columns = {n: found[n].astype(object) if n in TEXTS else found[n] for n in names}
-    return PoolTable(failed=failed, **columns)
+    return PoolTable(failed=failed, run=path.parent, **columns)
+
+
+def _columns() -> set[str]:
+    return {f.name for f in dataclasses.fields(PoolTable)} - {"failed", "run"}
 
 
 def _mark(run: Path, stages: tuple[str, ...]) -> str:

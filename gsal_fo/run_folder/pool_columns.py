@@ -29,7 +29,7 @@ class PoolTable:
     ``proposal_error``,
     ``proposal_variance`` float32, ``fine`` int16 index into ``ConceptGraph.fine`` (-1 background, -2 unmatched),
     ``prob``, ``margin`` float32.
-    ``failed``: id -> reason of the images that have no result.
+    ``failed``: id -> reason of the images that have no result; ``run``: the folder that the columns are of.
     """
 
     ids: np.ndarray
@@ -49,6 +49,7 @@ class PoolTable:
     margin: np.ndarray
     image_contrast: np.ndarray
     contrast: np.ndarray
+    run: Path | None = None
 
     def first_proposal(self, row: int) -> int:
         """Position of an image's first proposal; its others follow."""
@@ -128,6 +129,7 @@ def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
         margin=assignment.flat("margin", rows),
         image_contrast=proposals.column("image_contrast", rows) if stored else _unknown(len(rows)),
         contrast=proposals.flat("contrast", rows) if stored else _unknown(int(counts.sum())),
+        run=run,
     )
 
 

@@ -83,7 +83,7 @@ def test_an_entry_of_the_first_rules_is_derived_as_it_was_made(tmp_path: Path):
     assert [str(ranking.table.ids[r]) for r in rows] == ["s0", "s1"]
     assert [float(ranking.scores.score[r]) for r in rows] == [p["score"] for p in FIRST_RULES["picks"]]
     assert ranking.free.tolist() == ranking.pickable.tolist() == [True, True, True, True, False, True]
-    with pytest.raises(ValueError, match="goes by the rules 9, and this version knows those up to 2"):
+    with pytest.raises(ValueError, match="goes by the rules 9, and this version knows those up to 3"):
         audit.derive(folder, {**entry, "rules": 9})
     # By the rules of now the two matched crops of s2 beat those that match nothing.
     assert str(ranking.table.ids[audit.derive(folder, {**entry, "rules": 2})[1][0]]) == "s2"

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import graph, image, write_run
 
-from gsal_fo.acquisition.picking import check_budget, entropy_scores, quotas, random_scores
+from gsal_fo.acquisition.legacy import entropy_scores, random_scores
+from gsal_fo.acquisition.picking import check_budget
+from gsal_fo.acquisition.quotas import quotas
 from gsal_fo.acquisition.ranking import load_pool, pick, rank
 from gsal_fo.config import GsalParams
 from gsal_fo.run_folder.pool_columns import PoolTable
@@ -176,16 +178,16 @@ def test_random_is_uniform_over_seeds_and_set_by_the_seed():
     assert (np.abs(counts - expected) < 4.5 * sigma).all()
 
 
-def test_random_leaves_out_what_cannot_be_ranked():
+def test_under_the_first_rules_random_drew_over_the_sorted_ids_of_what_could_be_ranked():
     scores = random_scores(["c", "a", "b"], np.array([0, 2]), seed=1)
     assert np.isnan(scores).tolist() == [False, True, False]
     first, second = np.random.default_rng(1).random(2)  # by id: b, then c
     assert scores[[2, 0]].tolist() == [first, second]
 
 
-def test_entropy_ranks_by_the_detectors_entropy_and_needs_a_detector():
+def test_under_the_first_rules_entropy_ranked_by_the_largest_entropy_and_needed_a_detector():
     pool = table(0)
-    ranking = rank(pool, graph(), LABELS, GsalParams(strategy="entropy"))
+    ranking = rank(pool, graph(), LABELS, GsalParams(strategy="entropy"), rules=2)
     assert ranking.order.tolist() == sorted(range(14), key=lambda i: -pool.entropy[i])
     with pytest.raises(ValueError, match="no detector ran"):
         entropy_scores(np.full(3, np.nan), np.arange(3))

@@ -15,7 +15,7 @@ from PIL import Image
 from runs import graph, image, write_run
 
 from gsal_fo.acquisition.ranking import load_pool, pick, rank
-from gsal_fo.audit import ledger, verify
+from gsal_fo.audit import entries, ledger
 from gsal_fo.boxes import crop_windows
 from gsal_fo.concepts.build.candidates import Candidate, Crop, Found
 from gsal_fo.config import GsalParams
@@ -104,7 +104,7 @@ def audited(folder: Path, path: Path, box: list[float]) -> str:
     rows = [{**r, "filepath": str(path)} for r in table]
     shards.write_table(pa.Table.from_pylist(rows, schema=shards.MANIFEST), run / "manifest.parquet")
     ranking = rank(load_pool(run), graph(), {"crack": 5}, GsalParams())
-    ledger.append(run, verify.entry_of(run, graph(), ranking, pick(ranking, 1), tag="one"))
+    ledger.append(run, entries.selection(run, graph(), ranking, pick(ranking, 1), tag="one"))
     audit_page.write(folder / "audit.html", run, [])
     return (folder / "audit.html").read_text()
 

@@ -8,6 +8,7 @@ from runs import GRAPH, graph, image, write_run
 
 from gsal_fo.acquisition.ranking import load_pool, pick, rank
 from gsal_fo.acquisition.strategies.placebo import noise_difficulty, shuffled_graph
+from gsal_fo.acquisition.table_pool import pool_of
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
 
@@ -19,21 +20,26 @@ def pool(folder: Path, ids: list[str], **changes: float):
     return load_pool(write_run(folder, [image(i, rng.integers(-2, 3, 3).tolist(), rng=rng, **changes) for i in ids]))
 
 
+def columns(table, seed: int):
+    everyone = np.ones(len(table.ids), dtype=bool)
+    return noise_difficulty(pool_of(table, unlabeled=everyone, candidates=everyone), seed)
+
+
 def test_noise_is_set_by_seed_and_id_alone(tmp_path: Path):
-    many = noise_difficulty(pool(tmp_path / "a", ["s0", "s1", "s2", "s3"]), 0)
-    few = noise_difficulty(pool(tmp_path / "b", ["s3", "s1"]), 0)
-    for row, sample_id in enumerate(few.ids):
-        other = many.ids.tolist().index(sample_id)
+    all_of_them, two = pool(tmp_path / "a", ["s0", "s1", "s2", "s3"]), pool(tmp_path / "b", ["s3", "s1"])
+    many, few = columns(all_of_them, 0), columns(two, 0)
+    for row, sample_id in enumerate(two.ids):
+        other = all_of_them.ids.tolist().index(sample_id)
         assert few.image_error[row] == many.image_error[other]
-        own, others = few.proposal_image == row, many.proposal_image == other
-        np.testing.assert_array_equal(few.proposal_variance[own], many.proposal_variance[others])
-    assert len(set(many.proposal_error.tolist())) == len(many.proposal_error)
-    assert (noise_difficulty(pool(tmp_path / "c", ["s0"]), 1).image_error != many.image_error[:1]).all()
+        own, others = two.proposal_image == row, all_of_them.proposal_image == other
+        np.testing.assert_array_equal(few.variance[own], many.variance[others])
+    assert len(set(many.error.tolist())) == len(many.error)
+    assert (columns(pool(tmp_path / "c", ["s0"]), 1).image_error != many.image_error[:1]).all()
 
 
 def test_noise_is_uniform(tmp_path: Path):
-    table = noise_difficulty(pool(tmp_path, [f"s{i}" for i in range(400)]), 0)
-    for values in (table.image_error, table.image_variance, table.proposal_error, table.proposal_variance):
+    drawn = columns(pool(tmp_path, [f"s{i}" for i in range(400)]), 0)
+    for values in (drawn.image_error, drawn.image_variance, drawn.error, drawn.variance):
         assert abs(values.mean() - 0.5) < 5 * np.sqrt(1 / 12 / len(values))  # 5 sigma
         assert values.min() >= 0 and values.max() <= 1
 

@@ -20,7 +20,6 @@ from gsal_fo.acquisition.preview import (
     seconds,
 )
 from gsal_fo.acquisition.ranking import pick, rank
-from gsal_fo.acquisition.strategies.gsal.terms import terms
 from gsal_fo.config import GsalParams
 from gsal_fo.pages import plots
 from gsal_fo.run_folder.pool_columns import load_pool
@@ -125,7 +124,7 @@ def test_rivals_pick_what_their_strategies_pick(tmp_path):
     known = rank(table, graph(), LABELS, GsalParams(seed=5))
     for name, rows in rivals(known, 4).items():
         assert rows.tolist() == pick(rank(table, graph(), LABELS, GsalParams(strategy=name, seed=5)), 4)
-    silent = replace(ranking.table, entropy=np.full(12, np.nan, dtype=np.float32))
+    silent = replace(ranking.table, source=np.array(["grid"] * 12, dtype=object))
     assert rivals(rank(silent, graph(), LABELS), 4)["entropy"] is None
 
 
@@ -149,13 +148,6 @@ def test_terms_sum_to_the_score(strategy, lam, eta):
     with tempfile.TemporaryDirectory() as folder:
         ranking = pool(Path(folder), strategy=strategy, lam=lam, eta=eta)
     for row in ranking.order.tolist():
-        parts = terms(ranking, row)
+        parts = list(ranking.reason(row).terms)
         assert sum(v for _, v in parts) == pytest.approx(ranking.scores.score[row], abs=1e-6)
         assert plots.waterfall(parts)[0]["x"][-1] == pytest.approx(ranking.scores.score[row], abs=1e-6)
-
-
-def test_terms_of_an_image_without_a_rank_are_refused(tmp_path):
-    ranking = pool(tmp_path)
-    alone = rank(ranking.table, graph(), LABELS, keep=np.arange(12) > 0)
-    with pytest.raises(ValueError, match="has no rank"):
-        terms(alone, 0)

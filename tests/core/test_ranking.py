@@ -186,7 +186,7 @@ def test_entropy_is_zero_where_the_detector_found_nothing_and_nan_where_none_ran
     table = load_pool(write_run(tmp_path / "b", written))
     assert np.isnan(table.entropy).all()
     with pytest.raises(ValueError, match="no detector ran"):
-        rank(table, graph(), {}, GsalParams(strategy="entropy"))
+        rank(table, graph(), {}, GsalParams(strategy="entropy"), rules=2)
 
 
 @pytest.mark.parametrize("unmatched", ["rare", "none"])

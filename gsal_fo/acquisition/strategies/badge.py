@@ -38,15 +38,15 @@ class Badge(Strategy):
     def rank(self, pool: Pool, context: Context) -> Ranked:
         """By the norm of the image's gradient."""
         found = detections(pool)
-        norm = np.sqrt(Gradients(pool, found, self.params.features).squared_norms())
-        reason = "its class posterior is not finite"
-        return ranked_by_detections(pool, norm, found.has, "gradient norm", context.seed, reason=reason)
+        gradients = Gradients(pool, found, self.params.features)
+        norm, why = np.sqrt(gradients.squared_norms()), "its class posterior is not finite"
+        return ranked_by_detections(pool, norm, found, "gradient norm", context.seed, reason=why, detail=gradients)
 
     def pick(self, pool: Pool, context: Context, ranked: Ranked, budget: int) -> Picks:
         """k-means++ over the images with detections; once they are used up, the others in seeded random order."""
-        found = detections(pool)
-        gradients = Gradients(pool, found, self.params.features)
-        norms = gradients.squared_norms()
+        assert ranked.score is not None
+        found, gradients = ranked.detail
+        norms = np.nan_to_num(ranked.score) ** 2
         rows = by_id(pool)
         rows = rows[found.has[rows] & np.isin(rows, ranked.order)]
         count = min(budget, len(rows))
@@ -67,7 +67,7 @@ class Badge(Strategy):
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The norm of its gradient."""
         assert ranked.score is not None
-        found = detections(pool)
+        found, _ = ranked.detail
         count = len(found.score[found.of(row)])
         if not count:
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")

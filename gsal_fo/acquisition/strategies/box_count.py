@@ -29,7 +29,7 @@ class BoxCount(Strategy):
         """Most boxes first."""
         found = detections(pool, floor=self.params.floor)
         count = np.diff(found.starts).astype(np.float64)
-        return ranked_by_detections(pool, count, found.has, "boxes", context.seed, reason="it has no detections")
+        return ranked_by_detections(pool, count, found, "boxes", context.seed, reason="it has no detections")
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The count."""

@@ -3,11 +3,13 @@
 import numpy as np
 
 from gsal_fo.acquisition.base import Context, Picks, Pool, Ranked, Reason, Statistic, Strategy
+from gsal_fo.acquisition.features import covered_embeddings
 from gsal_fo.acquisition.ordering import by_id, ranked_by
 
 
 class CoreSet(Strategy):
-    """k-center greedy on image embeddings; the labeled images are the first centers."""
+    """k-center greedy on image embeddings; the labeled images, and those of open rounds, are the first
+    centers."""
 
     name, title = "core_set", "Core-set (k-center greedy)"
     paper = "Sener & Savarese 2018, arXiv:1708.00489"
@@ -46,8 +48,7 @@ class CoreSet(Strategy):
     @staticmethod
     def _gap(pool: Pool, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Squared distance (R,) float32 of each row's embedding to the nearest labeled one."""
-        labeled = np.asarray(pool.array(Statistic.LABELED_EMBEDDINGS), dtype=np.float32)
-        labeled = labeled[np.isfinite(labeled).all(axis=1)] if len(labeled) else labeled
+        labeled = covered_embeddings(pool)
         if not len(labeled):
             finite = np.isfinite(x).all(axis=1)
             labeled = x[finite].mean(axis=0, keepdims=True) if finite.any() else np.zeros((1, x.shape[1]), np.float32)

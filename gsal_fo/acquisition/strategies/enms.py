@@ -46,13 +46,17 @@ class Enms(Strategy):
 
     def rank(self, pool: Pool, context: Context) -> Ranked:
         """By the sum of the entropies that are left."""
-        found, score = self._sums(pool)
-        reason = "its detection scores are not finite"
-        return ranked_by_detections(pool, score, found.has, "nats", context.seed, reason=reason)
+        found = detections(pool)
+        kept = self._kept(pool, found)
+        score = np.zeros(len(pool))
+        for row, mine in kept.items():
+            score[row] = sum(h for _, h in mine)
+        why = "its detection scores are not finite"
+        return ranked_by_detections(pool, score, found, "nats", context.seed, reason=why, detail=kept)
 
     def pick(self, pool: Pool, context: Context, ranked: Ranked, budget: int) -> Picks:
         """By descending sum under the constraints."""
-        found = detections(pool)
+        found, _ = ranked.detail
         feature = unit_features(pool, found, self.params.features)
         posterior, classes = pool.posterior.values, pool.posterior.classes
         entropy = binary_entropy(found.score)
@@ -94,30 +98,24 @@ class Enms(Strategy):
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """What is left of its detections' entropies."""
         assert ranked.score is not None
-        found = detections(pool)
+        found, every = ranked.detail
         mine = found.of(row)
         if mine.start == mine.stop:
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
-        value, kept = float(ranked.score[row]), list(self._kept(pool, found, mine))
+        value, kept = float(ranked.score[row]), every[row]
         text = f"{len(kept)} of its {mine.stop - mine.start} detections are not alike: {value:.2f} nats of entropy"
-        return Reason(text, tuple((f"box {k - mine.start + 1}", h) for k, h in kept), adds_up=True)
+        return Reason(text, tuple((f"box {k + 1}", h) for k, h in kept), adds_up=True)
 
-    def _sums(self, pool: Pool) -> tuple[Detections, np.ndarray]:
-        found = detections(pool)
+    def _kept(self, pool: Pool, found: Detections) -> dict[int, list[tuple[int, float]]]:
+        """Candidate row -> (place among its detections, entropy) of those that the suppression keeps."""
         feature = unit_features(pool, found, self.params.features)
         label = pool.posterior.values[found.place, 1:].argmax(axis=1) if len(found.place) else np.empty(0, np.int64)
         entropy = binary_entropy(found.score)
-        out = np.zeros(len(pool))
+        out = {}
         for row in np.flatnonzero(found.has & pool.candidates).tolist():
             mine = found.of(row)
-            out[row] = sum(h for _, h in suppressed(entropy[mine], label[mine], feature[mine], self.params.same))
-        return found, out
-
-    def _kept(self, pool: Pool, found: Detections, mine: slice) -> Iterator[tuple[int, float]]:
-        feature = unit_features(pool, found, self.params.features)[mine]
-        label = pool.posterior.values[found.place[mine], 1:].argmax(axis=1)
-        for k, h in suppressed(binary_entropy(found.score[mine]), label, feature, self.params.same):
-            yield mine.start + k, h
+            out[row] = list(suppressed(entropy[mine], label[mine], feature[mine], self.params.same))
+        return out
 
 
 def suppressed(entropy: np.ndarray, label: np.ndarray, feature: np.ndarray, same: float) -> Iterator[tuple[int, float]]:

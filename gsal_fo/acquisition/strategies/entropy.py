@@ -35,18 +35,24 @@ class Entropy(Strategy):
         """Binary entropy needs no posterior."""
         return frozenset({Statistic.PROPOSALS}) if self.params.of == "binary" else self.needs
 
+    def as_of(self, rules: int) -> Strategy:
+        """Before rule 3 the largest class entropy ranked what GSAL could rank."""
+        from gsal_fo.acquisition.legacy import EntropyOfOld
+
+        return self if rules >= 3 else EntropyOfOld()
+
     def rank(self, pool: Pool, context: Context) -> Ranked:
         """Largest entropy first."""
         found = detections(pool)
-        score = found.image(self._entropies(pool, found), self.params.aggregate)
-        reason = "its class posterior is not finite"
-        return ranked_by_detections(pool, score, found.has, "nats", context.seed, reason=reason)
+        each = self._entropies(pool, found)
+        score, why = found.image(each, self.params.aggregate), "its class posterior is not finite"
+        return ranked_by_detections(pool, score, found, "nats", context.seed, reason=why, detail=each)
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The entropies of the image's detections."""
         assert ranked.score is not None
-        found = detections(pool)
-        mine = self._entropies(pool, found)[found.of(row)]
+        found, each = ranked.detail
+        mine = each[found.of(row)]
         if not len(mine):
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
         value, aggregate = float(ranked.score[row]), self.params.aggregate

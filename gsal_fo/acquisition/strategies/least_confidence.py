@@ -29,12 +29,12 @@ class LeastConfidence(Strategy):
         found = detections(pool)
         score = found.image(1 - found.score, self.params.aggregate)
         reason = "its detection scores are not finite"
-        return ranked_by_detections(pool, score, found.has, "1 - confidence", context.seed, reason=reason)
+        return ranked_by_detections(pool, score, found, "1 - confidence", context.seed, reason=reason)
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The least confident detection."""
         assert ranked.score is not None
-        found = detections(pool)
+        found, _ = ranked.detail
         mine = found.score[found.of(row)]
         if not len(mine):
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")

@@ -29,15 +29,15 @@ class Margin(Strategy):
     def rank(self, pool: Pool, context: Context) -> Ranked:
         """Smallest margins first."""
         found = detections(pool)
-        score = found.image(self._closeness(pool, found), self.params.aggregate)
-        reason = "its class posterior is not finite"
-        return ranked_by_detections(pool, score, found.has, "1 - margin", context.seed, reason=reason)
+        each = self._closeness(pool, found)
+        score, why = found.image(each, self.params.aggregate), "its class posterior is not finite"
+        return ranked_by_detections(pool, score, found, "1 - margin", context.seed, reason=why, detail=each)
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The detection whose two classes are closest."""
         assert ranked.score is not None
-        found = detections(pool)
-        mine = self._closeness(pool, found)[found.of(row)]
+        found, each = ranked.detail
+        mine = each[found.of(row)]
         if not len(mine):
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
         p = pool.posterior.values[found.place[found.of(row)]][int(np.argmax(mine)), 1:]

@@ -35,22 +35,20 @@ class McDropout(Strategy):
         """Most disagreement first."""
         found = detections(pool)
         score = found.image(self._values(pool, found), self.params.aggregate)
-        reason = "its dropout posteriors are not finite"
-        return ranked_by_detections(pool, score, found.has, "nats", context.seed, reason=reason)
+        why = "its dropout posteriors are not finite"
+        return ranked_by_detections(pool, score, found, "nats", context.seed, reason=why)
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The detections' values."""
         assert ranked.score is not None
-        found = detections(pool)
-        mine = self._values(pool, found)[found.of(row)]
-        if not len(mine):
+        found, _ = ranked.detail
+        count = len(found.score[found.of(row)])
+        if not count:
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
         passes = len(pool.array(Statistic.MC_POSTERIOR))
         value = float(ranked.score[row])
         what = "disagreement" if self.params.measure == "bald" else "entropy"
-        text = (
-            f"{what} of {passes} dropout passes over {len(mine)} detections: {self.params.aggregate} {value:.3f} nats"
-        )
+        text = f"{what} of {passes} dropout passes over {count} detections: {self.params.aggregate} {value:.3f} nats"
         return Reason(text, ((what, value),), adds_up=True)
 
     def _values(self, pool: Pool, found: Detections) -> np.ndarray:

@@ -35,12 +35,12 @@ class MiaodHeads(Strategy):
         found = detections(pool)
         score = self._image(pool, found)
         reason = "the posteriors of its two heads are not finite"
-        return ranked_by_detections(pool, score, found.has, "squared difference", context.seed, reason=reason)
+        return ranked_by_detections(pool, score, found, "squared difference", context.seed, reason=reason)
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The mean discrepancy."""
         assert ranked.score is not None
-        found = detections(pool)
+        found, _ = ranked.detail
         count = min(self.params.top, len(found.score[found.of(row)]))
         if not count:
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")

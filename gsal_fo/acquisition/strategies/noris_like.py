@@ -38,11 +38,11 @@ class NorisLike(Strategy):
         found = detections(pool)
         score = found.image(binary_entropy(found.score), "sum")
         reason = "its detection scores are not finite"
-        return ranked_by_detections(pool, score, found.has, "nats", context.seed, reason=reason)
+        return ranked_by_detections(pool, score, found, "nats", context.seed, reason=reason)
 
     def pick(self, pool: Pool, context: Context, ranked: Ranked, budget: int) -> Picks:
         """Greedy. A value only shrinks as picks are added, so an image is looked at again only when it leads."""
-        found = detections(pool)
+        found, _ = ranked.detail
         feature = unit_features(pool, found, self.params.features)
         label = pool.posterior.values[found.place, 1:].argmax(axis=1) if len(found.place) else np.empty(0, np.int64)
         left = binary_entropy(found.score)
@@ -76,8 +76,8 @@ class NorisLike(Strategy):
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The entropies of its detections."""
         assert ranked.score is not None
-        found = detections(pool)
-        mine = binary_entropy(found.score)[found.of(row)]
+        found, _ = ranked.detail
+        mine = binary_entropy(found.score[found.of(row)])
         if not len(mine):
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
         value = float(ranked.score[row])

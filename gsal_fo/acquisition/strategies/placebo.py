@@ -1,30 +1,55 @@
-"""Placebos of METHOD.md section 5: the same ranking with one of its two signals replaced by nothing."""
+"""Placebos of docs/method.md section 5: the same ranking with one of its two signals replaced by nothing."""
 
 import hashlib
 from dataclasses import replace
 
 import numpy as np
 
+from gsal_fo.acquisition.base import DifficultyColumns, Pool
+from gsal_fo.acquisition.strategies.gsal.strategy import Gsal
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.run_folder.pool_columns import PoolTable
 
 
-def noise_difficulty(table: PoolTable, seed: int) -> PoolTable:
-    """The table with E and V of images and proposals replaced by uniform noise in [0, 1).
+class NoiseDifficulty(Gsal):
+    """GSAL with E and V of images and proposals replaced by uniform noise in [0, 1).
 
     Each number is set by the seed, the image's id and the proposal's place in its image, so neither order nor the rest
     of the pool acts on it. What was not finite stays so: the placebo ranks the same images.
     """
-    place = np.arange(len(table.fine)) - np.searchsorted(table.proposal_image, table.proposal_image)
-    owner = [str(table.ids[row]) for row in table.proposal_image]
-    image = _uniform([f"{seed}:{i}" for i in table.ids])
-    proposal = _uniform([f"{seed}:{i}:{j}" for i, j in zip(owner, place, strict=True)])
+
+    name, title = "noise_difficulty", "Placebo: difficulty is noise"
+    paper = ""
+
+    def measured(self, pool: Pool) -> DifficultyColumns:
+        """Noise in the place of E and V."""
+        return noise_difficulty(pool, self.params.seed)
+
+
+class ShuffledGraph(Gsal):
+    """GSAL with the fine nodes of its graph permuted."""
+
+    name, title = "shuffled_graph", "Placebo: a shuffled concept graph"
+    paper = ""
+
+    def shown_graph(self, graph: ConceptGraph) -> ConceptGraph:
+        """The permuted graph."""
+        return shuffled_graph(graph, self.params.seed)
+
+
+def noise_difficulty(pool: Pool, seed: int) -> DifficultyColumns:
+    """The pool's E and V as seeded noise, NaN where they were not finite."""
+    own, found = pool.difficulty, pool.proposals
+    owner = found.owner
+    place = np.arange(len(owner)) - found.starts[owner]
+    names = [str(pool.ids[row]) for row in owner]
+    image = _uniform([f"{seed}:{i}" for i in pool.ids])
+    proposal = _uniform([f"{seed}:{i}:{j}" for i, j in zip(names, place, strict=True)])
     return replace(
-        table,
-        image_error=_where_finite(table.image_error, image[:, 0]),
-        image_variance=_where_finite(table.image_variance, image[:, 1]),
-        proposal_error=_where_finite(table.proposal_error, proposal[:, 0]),
-        proposal_variance=_where_finite(table.proposal_variance, proposal[:, 1]),
+        own,
+        image_error=_where_finite(own.image_error, image[:, 0]),
+        image_variance=_where_finite(own.image_variance, image[:, 1]),
+        error=_where_finite(own.error, proposal[:, 0]),
+        variance=_where_finite(own.variance, proposal[:, 1]),
     )
 
 

@@ -42,23 +42,23 @@ class Ppal(Strategy):
     def rank(self, pool: Pool, context: Context) -> Ranked:
         """By the weighted sum of the detections' entropies."""
         found = detections(pool)
-        score = found.image(self._weighted(pool, found), "sum")
-        reason = "its detection scores are not finite"
-        return ranked_by_detections(pool, score, found.has, "weighted nats", context.seed, reason=reason)
+        each = self._weighted(pool, found)
+        score, why = found.image(each, "sum"), "its detection scores are not finite"
+        return ranked_by_detections(pool, score, found, "weighted nats", context.seed, reason=why, detail=each)
 
     def pick(self, pool: Pool, context: Context, ranked: Ranked, budget: int) -> Picks:
         """k-medoids of the best ``candidates`` x budget images; most uncertain medoid first."""
         rows = ranked.order[: self.params.candidates * budget]
         if len(rows) <= budget:
             return Picks(rows[:budget])
-        medoids = k_medoids(self.distances(pool, rows), budget, self.params.rounds)
+        medoids = k_medoids(self.distances(pool, ranked.detail[0], rows), budget, self.params.rounds)
         return Picks(rows[np.sort(medoids)])
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The weighted entropies."""
         assert ranked.score is not None
-        found = detections(pool)
-        mine = self._weighted(pool, found)[found.of(row)]
+        found, each = ranked.detail
+        mine = each[found.of(row)]
         if not len(mine):
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
         value = float(ranked.score[row])
@@ -79,11 +79,10 @@ class Ppal(Strategy):
         bend = self.params.bend
         return np.asarray(1 + self.params.weight * bend * np.log(np.expm1(1 / bend) * (1 - q) + 1))
 
-    def distances(self, pool: Pool, rows: np.ndarray) -> np.ndarray:
+    def distances(self, pool: Pool, found: Detections, rows: np.ndarray) -> np.ndarray:
         """(n, n) float32, symmetric: mean of both directions of sum_j s_j min over same-class detections k of
         (1 - cos(f_j, f_k)) / sum_j s_j; 2 where the other image has none of j's class. Computed class by class in
         blocks: (n k)^2 numbers never stand at once."""
-        found = detections(pool)
         place = np.concatenate([np.arange(found.of(r).start, found.of(r).stop) for r in rows.tolist()]).astype(np.int64)
         owner = np.repeat(np.arange(len(rows)), np.diff(found.starts)[rows])
         feature = unit_features(pool, found, self.params.features)[place]

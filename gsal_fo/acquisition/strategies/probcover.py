@@ -6,6 +6,7 @@ import numpy as np
 
 from gsal_fo.acquisition.base import Context, Picks, Pool, Ranked, Reason, Statistic, Strategy
 from gsal_fo.acquisition.clustering import kmeans
+from gsal_fo.acquisition.features import covered_embeddings
 from gsal_fo.acquisition.ordering import by_id, generator, ranked_by
 from gsal_fo.settings import setting
 
@@ -83,8 +84,7 @@ class ProbCover(Strategy):
 
     def _covered(self, pool: Pool, x: np.ndarray, context: Context) -> np.ndarray:
         """(R,) bool: within the ball of a labeled image."""
-        labeled = np.asarray(pool.array(Statistic.LABELED_EMBEDDINGS), dtype=np.float32)
-        labeled = labeled[np.isfinite(labeled).all(axis=1)] if len(labeled) else labeled
+        labeled = covered_embeddings(pool)
         out = np.zeros(len(x), dtype=bool)
         radius = self._radius(x, context)
         for start in range(0, len(labeled), 1024):

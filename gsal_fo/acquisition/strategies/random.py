@@ -11,6 +11,12 @@ class Random(Strategy):
 
     name, title = "random", "Random"
 
+    def as_of(self, rules: int) -> Strategy:
+        """Before rule 3 one generator drew over the sorted ids."""
+        from gsal_fo.acquisition.legacy import RandomOfOld
+
+        return self if rules >= 3 else RandomOfOld()
+
     def rank(self, pool: Pool, context: Context) -> Ranked:
         """Largest draw first."""
         score = np.where(pool.candidates, 0.0, np.nan)

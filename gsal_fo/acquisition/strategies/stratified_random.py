@@ -23,11 +23,11 @@ class StratifiedRandom(Strategy):
         own = predicted_class(pool, detections(pool))
         draw = uniform(pool.ids, context.seed, purpose=self.name)
         order = best_first(np.where(pool.candidates, draw, np.nan), pool.ids)
-        return Ranked(round_robin(order, own), None, "turn")
+        return Ranked(round_robin(order, own), None, "turn", detail=own)
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """The class whose quota it fills."""
-        own = predicted_class(pool, detections(pool))
+        own = ranked.detail
         if own[row] < 0:
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
         label = pool.posterior.classes[own[row]]

@@ -6,6 +6,7 @@ import numpy as np
 
 from gsal_fo.acquisition.base import Context, Picks, Pool, Ranked, Reason, Statistic, Strategy
 from gsal_fo.acquisition.clustering import kmeans
+from gsal_fo.acquisition.features import covered_embeddings
 from gsal_fo.acquisition.ordering import by_id, ranked_by
 from gsal_fo.settings import setting
 
@@ -41,8 +42,7 @@ class TypiClust(Strategy):
         """One image per turn: from the cluster with the fewest labels and picks, of these the biggest."""
         rows = by_id(pool)
         rows = rows[np.isin(rows, ranked.order)]
-        labeled = np.asarray(pool.array(Statistic.LABELED_EMBEDDINGS), dtype=np.float32)
-        labeled = labeled[np.isfinite(labeled).all(axis=1)] if len(labeled) else labeled
+        labeled = covered_embeddings(pool)
         x = pool.array(Statistic.IMAGE_EMBEDDINGS)[rows].astype(np.float32)
         count = min(len(labeled) + budget, self.params.most_clusters, len(labeled) + len(x))
         together = np.concatenate([x, labeled]) if len(labeled) else x

@@ -27,15 +27,15 @@ class UniformByLabel(Strategy):
         # Draws are below 0, so that images without detections follow in random order.
         score = np.where(found.has, entropy, uniform(pool.ids, context.seed, purpose="empty") - 2)
         order = best_first(np.where(pool.candidates, score, np.nan), pool.ids)
-        return Ranked(round_robin(order, predicted_class(pool, found)), None, "turn")
+        own = predicted_class(pool, found)
+        return Ranked(round_robin(order, own), None, "turn", detail=(own, entropy))
 
     def explain(self, pool: Pool, context: Context, ranked: Ranked, row: int) -> Reason:
         """Its class and entropy."""
-        found = detections(pool)
-        own = predicted_class(pool, found)
+        own, entropy = ranked.detail
         if own[row] < 0:
             return Reason("the detector sees nothing in it, so it comes after all others, in random order")
-        value = float(found.image(binary_entropy(found.score), "max")[row])
+        value = float(entropy[row])
         label = pool.posterior.classes[own[row]]
         text = f'fills the quota of "{label}": its confidence entropy is {value:.2f} nats'
         return Reason(text, (("confidence entropy", value),))

@@ -11,6 +11,7 @@ import fiftyone as fo
 import numpy as np
 
 from gsal_fo import config as cfg
+from gsal_fo.acquisition import registry
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import runs, visualizing
 from gsal_fo.fo.app import live
@@ -47,7 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "normalize": cfg.NORMALIZE,
     "correct": cfg.CORRECT,
     "batch": cfg.BATCH,
-    "strategy": cfg.STRATEGIES,
+    "strategy": tuple(name for name, kind in registry.registered().items() if not kind.hidden and not kind.argument),
     "noise": cfg.NOISE,
     "reduce": cfg.REDUCE,
     "regions": cfg.REGIONS,
@@ -96,7 +97,10 @@ def settings(stage: str) -> list[Setting]:
 
 def config_of(stage: str, values: Mapping[str, Any]) -> Any:
     """The dataclass of a stage from a form's values; what was left out or empty keeps its default."""
-    return cfg.from_dict(STAGES[stage][0], named(stage, values))
+    made = cfg.from_dict(STAGES[stage][0], named(stage, values))
+    if isinstance(made, cfg.GsalParams):
+        registry.of(made)  # a strategy that is there, with settings that it has
+    return made
 
 
 def named(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking as rankings
-from gsal_fo.acquisition.strategies.gsal.terms import terms
 from gsal_fo.audit import ledger, verify
 from gsal_fo.fo import rounds, runs
 from gsal_fo.fo.dataset import pool
@@ -81,7 +80,7 @@ def why(dataset: Any, sample_id: str) -> Why:
         round=number,
         facts=ranking.facts(row),
         sentence=ranking.sentence(row),
-        terms=terms(ranking, row) if ranking.rank[row] else [],
+        terms=list(ranking.reason(row).terms) if ranking.rank[row] else [],
         proposals=_proposals(ranking, row),
         filepath=sample.filepath,
         map_path=heat.map_path if heat is not None else None,

@@ -5,9 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.acquisition.base import Pool, Posterior, Proposals, Statistic, StatisticMissing
+from gsal_fo.acquisition.base import (
+    ConceptColumns,
+    DifficultyColumns,
+    Pool,
+    Posterior,
+    Proposals,
+    Statistic,
+    StatisticMissing,
+)
+from gsal_fo.concepts import ConceptGraph
 
 CLASSES = ("crack", "dent", "void")
+GRAPH = ConceptGraph.from_dict(
+    {
+        "name": "three",
+        "concepts": {
+            "crack": {"coarse": "surface", "abstract": ["dark", "linear"]},
+            "dent": {"coarse": "surface", "abstract": ["round"]},
+            "void": {"coarse": "inside", "abstract": ["dark", "round"]},
+        },
+    },
+    source="three.yaml",
+)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -19,19 +39,33 @@ def posteriors(rng: np.random.Generator, count: int, classes: int = len(CLASSES)
 
 
 def statistics(counts: list[int], seed: int = 0, *, dim: int = 8, labeled: int = 4, **changes: Any) -> dict:
-    """Every statistic of a pool whose images have ``counts`` detections each; ``changes`` replace some."""
+    """Every statistic of a pool whose images have ``counts`` detections each; ``changes`` replace some.
+
+    As in a real run, an image without detections has one proposal that stands in for it.
+    """
     rng = np.random.default_rng(seed)
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(np.maximum(counts, 1))]).astype(np.int64)
     total, n = int(starts[-1]), len(counts)
+    stand_in = np.repeat(np.array(counts) == 0, np.maximum(counts, 1))
     p = posteriors(rng, total)
+    scores = np.where(stand_in, 0, p[:, 1:].max(axis=1)).astype(np.float32)
+    p[stand_in] = np.nan
     made: dict[Statistic, Any] = {
         Statistic.PROPOSALS: Proposals(
             starts=starts,
             boxes=rng.random((total, 4)).astype(np.float32) / 2,
-            scores=p[:, 1:].max(axis=1) if total else np.empty(0, np.float32),
-            source=np.where(np.array(counts) > 0, "detector", "whole") if counts else np.empty(0, str),
+            scores=scores,
+            source=np.where(np.array(counts) > 0, "detector", "whole"),
         ),
         Statistic.POSTERIOR: Posterior(p, CLASSES),
+        Statistic.DIFFICULTY: DifficultyColumns(
+            **{name: rng.random(n) for name in ("image_error", "image_variance", "image_contrast")},
+            **{name: rng.random(total) for name in ("error", "variance", "contrast")},
+            estimated=np.zeros(n, dtype=bool),
+        ),
+        Statistic.CONCEPTS: ConceptColumns(
+            rng.integers(-2, len(CLASSES), total).astype(np.int16), rng.random(total), rng.random(total)
+        ),
         Statistic.IMAGE_EMBEDDINGS: unit(rng.normal(size=(n, dim))).astype(np.float32),
         Statistic.LABELED_EMBEDDINGS: unit(rng.normal(size=(labeled, dim))).astype(np.float32),
         Statistic.CROP_EMBEDDINGS: unit(rng.normal(size=(total, dim))).astype(np.float16),
@@ -74,6 +108,13 @@ def reordered(made: Mapping[Statistic, Any], order: np.ndarray) -> dict:
         source=found.source[order],
     )
     out[Statistic.POSTERIOR] = Posterior(made[Statistic.POSTERIOR].values[place], CLASSES)
+    difficulty, concepts = made[Statistic.DIFFICULTY], made[Statistic.CONCEPTS]
+    images = ("image_error", "image_variance", "image_contrast", "estimated")
+    out[Statistic.DIFFICULTY] = DifficultyColumns(
+        **{name: getattr(difficulty, name)[order] for name in images},
+        **{name: getattr(difficulty, name)[place] for name in ("error", "variance", "contrast")},
+    )
+    out[Statistic.CONCEPTS] = ConceptColumns(*(getattr(concepts, n)[place] for n in ("fine", "prob", "margin")))
     for name in (Statistic.IMAGE_EMBEDDINGS, Statistic.FIELD):
         out[name] = made[name][order]
     for name in (Statistic.CROP_EMBEDDINGS, Statistic.BOX_FEATURES):

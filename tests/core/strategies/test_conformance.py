@@ -5,7 +5,7 @@ import pytest
 
 from gsal_fo.acquisition import registry
 from gsal_fo.acquisition.base import Context, Pool, Statistic, UndeclaredStatistic
-from tests.core.strategies.pools import CLASSES, pool_of, reordered, statistics
+from tests.core.strategies.pools import CLASSES, GRAPH, pool_of, reordered, statistics
 
 COUNTS = [3, 0, 1, 5, 2, 0, 4, 1, 2, 3, 1, 0]
 LABELS = {"crack": 5, "dent": 1, "void": 0}
@@ -17,7 +17,7 @@ def make(name: str):
 
 
 def context(seed: int = 0) -> Context:
-    return Context(labels=LABELS, seed=seed)
+    return Context(labels=LABELS, graph=GRAPH, seed=seed)
 
 
 def picks(name: str, pool: Pool, budget: int, seed: int = 0) -> list[str]:
@@ -89,7 +89,11 @@ class TestEveryStrategy:
         twins = reordered(made, np.array([0, 0, 0, 0]))
         got = picks(name, pool_of(twins), 4)
         assert sorted(got) == ["img-00", "img-01", "img-02", "img-03"]
-        if registry.registered()[name].needs and name not in ("stratified_random", "uniform_by_label"):
+        if registry.registered()[name].needs and name not in (
+            "stratified_random",
+            "uniform_by_label",
+            "noise_difficulty",
+        ):
             assert got[0] == "img-00"
 
     def test_a_broken_row_has_no_rank_but_a_reason_or_is_told_apart(self, name):
@@ -98,8 +102,9 @@ class TestEveryStrategy:
         made[Statistic.IMAGE_EMBEDDINGS][4] = np.nan
         made[Statistic.FIELD][4] = np.nan
         for key in (Statistic.MC_POSTERIOR, Statistic.TWO_POSTERIORS, Statistic.ADVERSARIAL_POSTERIORS):
-            made[key][:, 9:11] = np.nan  # the two detections of row 4
-        made[Statistic.POSTERIOR].values[9:11] = np.nan
+            made[key][:, 10:12] = np.nan  # the two detections of row 4
+        made[Statistic.POSTERIOR].values[10:12] = np.nan
+        made[Statistic.DIFFICULTY].image_error[4] = np.nan
         ranked = strategy.rank(pool_of(made), context())
         for row, why in ranked.unranked.items():
             assert row not in ranked.order.tolist() and why

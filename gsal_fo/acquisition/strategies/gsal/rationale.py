@@ -7,6 +7,8 @@ from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.concepts.similarity import UNMATCHED
 from gsal_fo.config import GsalParams
 
+NOISE = "noise_difficulty"  # the placebo, whose difficulty is none
+
 
 def concept_facts(
     fine: int, graph: ConceptGraph, coverage: Mapping[str, int], thresholds: Mapping[str, int], params: GsalParams
@@ -60,30 +62,22 @@ def concept_facts(
     }
 
 
-def sentence(facts: Mapping[str, Any]) -> str:
-    """One sentence for the facts of ``gsal_fo.ranking.Ranking.facts``.
+def reason(facts: Mapping[str, Any]) -> str:
+    """The facts of `facts.gsal_facts` as the end of a sentence, without a period.
 
-    Example: ``rank 3 of 412, score +2.71: proposal 4 looks like "void" (subsurface; dark, round), labeled 2 times
-    (rare at <= 3), and is +2.9 sd hard to reconstruct; the image as a whole is +1.1 sd.``
+    Example: ``proposal 4 looks like "void" (subsurface; dark, round), labeled 2 times (rare at <= 3), and is +2.9 sd
+    hard to reconstruct; the image as a whole is +1.1 sd``
     """
-    if facts["rank"] is None:
-        return f"not ranked: {facts['reason']}."
-    place = f"rank {facts['rank']} of {facts['ranked']}"
-    if facts["strategy"] == "random":
-        return f"{place}: drawn at random, seed {facts['seed']}; nothing about the image was used."
-    if facts["strategy"] == "entropy":
-        return f"{place} by the detector's entropy: its least certain proposal has {facts['entropy']:.2f} nats."
-    by = "" if facts["strategy"] == "gsal" else f" by {facts['strategy']}"
-    start = f"{place}{by}, score {facts['score']:+.2f}: {_subject(facts)} {_looks(facts)} "
-    if facts["strategy"] == "noise_difficulty":
+    start = f"{_subject(facts)} {_looks(facts)} "
+    if facts["strategy"] == NOISE:
         return (
             f"{start}drew {signed(facts['proposal_sd'])} sd of noise in place of its difficulty; "
-            f"the image as a whole drew {signed(facts['image_sd'])} sd."
+            f"the image as a whole drew {signed(facts['image_sd'])} sd"
         )
     estimated = "" if facts["screened"] else " (estimated from the image's map)"
     return (
         f"{start}is {signed(facts['proposal_sd'])} sd hard to reconstruct{estimated}; "
-        f"the image as a whole is {signed(facts['image_sd'])} sd."
+        f"the image as a whole is {signed(facts['image_sd'])} sd"
     )
 
 

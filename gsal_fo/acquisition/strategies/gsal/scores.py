@@ -13,6 +13,8 @@ import numpy as np
 
 from gsal_fo.acquisition.correction import residual
 from gsal_fo.acquisition.normalize import z_score, z_score_by_group
+from gsal_fo.acquisition.ordering import best_first
+from gsal_fo.acquisition.strategies.gsal.ablations import ablation_of, weights
 from gsal_fo.config import GsalParams
 
 CLIP_SD = 4.0  # Eq. 9: values are clipped at +-4 and shifted by 4, because a power mean needs values >= 0
@@ -89,8 +91,8 @@ def gsal_scores(
         proposal_error: E of each proposal (P,).
         proposal_variance: V of each proposal (P,).
         proposal_bonus: rarity bonus b of each proposal (P,), Eq. 4.
-        params: constants and switches; ``strategy`` may be "gsal" or an ablation ("no_rarity" quotas act in picking;
-            the baselines "entropy" and "random" are ranked by ``acquisition.ranking`` and score as "gsal" here).
+        params: constants; ``strategy`` may be "gsal" or an ablation ("no_rarity" quotas act in picking); any other
+            scores as "gsal" here.
         ids: N sample ids that break ties of the score, smallest first; without them the lowest row comes first.
         image_group: (N,) coarse concept of each image as a whole number, negative for none: used, and needed, where
             ``params.normalize`` is "concept".
@@ -230,7 +232,7 @@ def _combine(hard: Difficulty, b: np.ndarray, params: GsalParams) -> tuple[np.nd
         s = _sum(b, starts) / np.diff(starts, append=len(b))
     rarity = z_score(_spread(s, hard.rows, n))
     g = z_score(eta * local + (1 - eta) * hard.image)
-    score = rarity if params.strategy == "symbolic_only" else g + lam * rarity
+    score = g + lam * rarity if ablation_of(params).difficulty else rarity
     return raw, local, rarity, g, score
 
 
@@ -250,35 +252,6 @@ def power_mean(values: np.ndarray, starts: np.ndarray, p: float) -> np.ndarray:
     top = np.maximum.reduceat(values, starts)
     share = np.divide(values, np.repeat(top, sizes), out=np.zeros_like(values), where=np.repeat(top, sizes) > 0)
     return top * (_sum(share**p, starts) / sizes) ** (1 / p)
-
-
-def best_first(score: np.ndarray, ids: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
-    """Rows (R,) int64 of finite scores, highest first; equal scores by id, smallest first, or by row without ids.
-
-    Raises ValueError if there is not one id per row.
-    """
-    if ids is not None and len(ids) != len(score):
-        raise ValueError(f"ids must hold one id per row, {len(score)} in all; got {len(ids)}")
-    rows = np.flatnonzero(np.isfinite(score))
-    order = rows[np.argsort(-score[rows], kind="stable")]
-    if ids is None or len(order) < 2:
-        return order
-    same = score[order[1:]] == score[order[:-1]]
-    tied = np.flatnonzero(
-        np.append(same, False) | np.append(False, same)
-    )  # positions: only these need their ids compared
-    run = np.cumsum(~np.append(False, same))[tied]
-    order[tied] = order[tied][np.lexsort((np.asarray([str(ids[row]) for row in order[tied]]), run))]
-    return order
-
-
-def weights(params: GsalParams) -> tuple[float, float, float]:
-    """gamma, lambda and eta under the switches of METHOD.md section 5."""
-    gamma, lam, eta = params.gamma, params.lam, params.eta
-    if params.strategy in ("diffusion_only", "no_rarity"):
-        gamma = lam = 0.0
-    eta = {"image_only": 0.0, "proposal_only": 1.0}.get(params.strategy, eta)
-    return gamma, lam, eta
 
 
 def _all_finite(arrays: Covariates) -> np.ndarray:
