@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from gsal_fo.acquisition import registry
-from gsal_fo.acquisition.base import RULES, Context, Picks, Pool, Ranked, Reason, Statistic, Strategy
-from gsal_fo.acquisition.picking import check_budget
+from gsal_fo.acquisition.base import RULES, Context, Pool, Ranked, Reason, Statistic, Strategy
 from gsal_fo.acquisition.stored import StoredStatistics
 from gsal_fo.acquisition.strategies.gsal.facts import gsal_facts, number
 from gsal_fo.acquisition.strategies.gsal.rationale import concept_facts
@@ -22,8 +21,9 @@ from gsal_fo.acquisition.table_pool import pool_of
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
 from gsal_fo.run_folder.pool_columns import PoolTable, load_pool
+from gsal_fo.user_files import shown
 
-__all__ = ["RULES", "PoolTable", "Ranking", "load_pool", "pick", "rank"]
+__all__ = ["RULES", "PoolTable", "Ranking", "check_budget", "load_pool", "rank"]
 
 
 @dataclass(frozen=True)
@@ -237,18 +237,17 @@ def rank(
     )
 
 
-def pick(ranking: Ranking, budget: int) -> list[int]:
-    """Rows of the next batch in the order picked, as the strategy builds it; ties go to the smallest id.
-
-    Raises ValueError if the budget is not in [1, images that can be picked].
-    """
-    budget = check_budget(budget, len(ranking.choice))
-    return picked(ranking, budget).rows.tolist()
-
-
-def picked(ranking: Ranking, budget: int) -> Picks:
-    """The batch of a budget that was checked, with what decided at each turn."""
-    return ranking.strategy.pick(ranking.declared, ranking.context, ranking.pickables, budget)
+def check_budget(budget: int, rankable: int) -> int:
+    """The budget, if it is a whole number in [1, rankable]; raises ValueError otherwise."""
+    if rankable == 0:
+        raise ValueError(
+            "no image of the pool can be ranked, so none can be picked; see the reasons of the unranked ones"
+        )
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or not 1 <= budget <= rankable:
+        raise ValueError(
+            f"budget must be a whole number in [1, {rankable}], the images that can be ranked; got {shown(budget)}"
+        )
+    return int(budget)
 
 
 def _mask(name: str, given: np.ndarray | None, within: np.ndarray) -> np.ndarray:

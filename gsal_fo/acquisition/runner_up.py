@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gsal_fo.acquisition.picking import check_budget
-from gsal_fo.acquisition.ranking import Ranking
+from gsal_fo.acquisition.ranking import Ranking, check_budget
 
 
 def best_left(ranking: Ranking, rows: Sequence[int]) -> int | None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gsal_fo import config as cfg
-from gsal_fo.acquisition.ranking import RULES, PoolTable, Ranking, load_pool, pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import RULES, PoolTable, Ranking, load_pool, rank
 from gsal_fo.audit import entries, ledger
 from gsal_fo.audit.heads import Head
 from gsal_fo.concepts.graph import ConceptGraph

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 import gsal_fo
 from gsal_fo import config as cfg
+from gsal_fo.acquisition import picking, registry
 from gsal_fo.acquisition import ranking as rankings
-from gsal_fo.acquisition import registry
 from gsal_fo.audit import entries
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import journal, ledgers, progress, runs, states, steps, writing
@@ -295,7 +295,7 @@ def _best(ranking: rankings.Ranking, budget: int) -> list[int]:
             f"budget {budget} is above the {left} images that are scored, unlabeled, in no round yet and in the "
             f"view; choose at most {left}" + ("" if left else ", or score more images")
         )
-    return rankings.pick(ranking, budget)
+    return picking.pick(ranking, budget)
 
 
 def _next_round(dataset: fo.Dataset) -> int:

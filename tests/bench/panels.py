@@ -106,7 +106,7 @@ def main() -> None:
     options = parser.parse_args()
 
     import gsal_fo.fo as gfo
-    from gsal_fo.acquisition import preview
+    from gsal_fo.acquisition import picking
     from gsal_fo.fo.app import live
     from gsal_fo.fo.app import preview as previewing
 
@@ -140,7 +140,7 @@ def main() -> None:
         lams = iter(np.linspace(0, 3, options.repeat + 1))
 
         def slide() -> None:
-            previewing.preview(large, previewing.Asked(replace(params, lam=float(next(lams))), preview.Budget(100)))
+            previewing.preview(large, previewing.Asked(replace(params, lam=float(next(lams))), picking.Budget(100)))
 
         out["rerank: first"] = timed(slide, 1)
         out["rerank: move a slider"] = timed(slide, options.repeat)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import load_pool, rank
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams
 from gsal_fo.run_folder import shards

@@ -96,7 +96,8 @@ def run_set(
     """Import, fit, train, score, select, export, ingest one set. ``reveal`` and ``budget`` are shares of the images."""
     import fiftyone as fo
 
-    from gsal_fo.acquisition.ranking import load_pool, pick, rank
+    from gsal_fo.acquisition.picking import pick
+    from gsal_fo.acquisition.ranking import load_pool, rank
     from gsal_fo.fo.demo.simulated_labeler import Truth as Labeler
     from gsal_fo.fo.demo.simulated_labeler import import_pool, label
 

@@ -25,7 +25,8 @@ import pyarrow as pa
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gsal_fo.acquisition.ranking import PoolTable, load_pool, pick, rank  # noqa: E402
+from gsal_fo.acquisition.picking import pick  # noqa: E402
+from gsal_fo.acquisition.ranking import PoolTable, load_pool, rank  # noqa: E402
 from gsal_fo.concepts.graph import ConceptGraph  # noqa: E402
 from gsal_fo.concepts.similarity import Prototypes  # noqa: E402
 from gsal_fo.config import (  # noqa: E402

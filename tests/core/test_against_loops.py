@@ -13,7 +13,8 @@ from test_picking import table
 
 from gsal_fo import diffusion
 from gsal_fo.acquisition.normalize import z_score, z_score_by_group
-from gsal_fo.acquisition.ranking import pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import rank
 from gsal_fo.acquisition.strategies.gsal.scores import gsal_scores
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from runs import graph, image, write_run
 
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import load_pool, rank
 from gsal_fo.audit import entries, ledger
 from gsal_fo.audit import verify as audit
 from gsal_fo.cli import main

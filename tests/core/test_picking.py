@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from runs import graph, image, write_run
 
 from gsal_fo.acquisition.legacy import entropy_scores, random_scores
-from gsal_fo.acquisition.picking import check_budget
+from gsal_fo.acquisition.picking import pick
 from gsal_fo.acquisition.quotas import quotas
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.ranking import check_budget, load_pool, rank
 from gsal_fo.config import GsalParams
 from gsal_fo.run_folder.pool_columns import PoolTable
 

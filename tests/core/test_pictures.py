@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from runs import graph, image, write_run
 
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import load_pool, rank
 from gsal_fo.audit import entries, ledger
 from gsal_fo.boxes import crop_windows
 from gsal_fo.concepts.build.candidates import Candidate, Crop, Found

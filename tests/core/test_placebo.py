@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from runs import GRAPH, graph, image, write_run
 
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import load_pool, rank
 from gsal_fo.acquisition.strategies.placebo import noise_difficulty, shuffled_graph
 from gsal_fo.acquisition.table_pool import pool_of
 from gsal_fo.concepts.graph import ConceptGraph

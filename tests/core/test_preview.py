@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsal_fo.acquisition.preview import (
-    Budget,
-    Costs,
-    carriers,
-    choose,
-    expected_boxes,
-    mix,
-    near_duplicates,
-    rivals,
-    seconds,
-)
-from gsal_fo.acquisition.ranking import pick, rank
+from gsal_fo.acquisition.picking import Budget, Costs, Plan, build, expected_boxes, pick, seconds
+from gsal_fo.acquisition.preview import carriers, mix, near_duplicates, rivals
+from gsal_fo.acquisition.ranking import rank
 from gsal_fo.config import GsalParams
 from gsal_fo.pages import plots
 from gsal_fo.run_folder.pool_columns import load_pool
@@ -44,9 +35,9 @@ def test_a_budget_buys_the_longest_beginning_that_it_pays_for(tmp_path, unit, am
     paid = [total for total in accumulate(price[r] for r in order) if total <= amount + 1e-9]
     if not paid:
         with pytest.raises(ValueError, match="the first image alone costs"):
-            choose(ranking, Budget(amount, unit), boxes, costs)
+            build(ranking, Plan(Budget(amount, unit), boxes, costs))
     else:
-        assert choose(ranking, Budget(amount, unit), boxes, costs) == order[: len(paid)]
+        assert build(ranking, Plan(Budget(amount, unit), boxes, costs)) == order[: len(paid)]
 
 
 def test_seconds_are_of_the_image_and_of_its_boxes():

@@ -11,8 +11,9 @@ import pytest
 import slow
 from runs import graph, image, write_run
 
+from gsal_fo.acquisition.picking import pick
 from gsal_fo.acquisition.preview import rivals
-from gsal_fo.acquisition.ranking import PoolTable, load_pool, pick, rank
+from gsal_fo.acquisition.ranking import PoolTable, load_pool, rank
 from gsal_fo.acquisition.runner_up import best_left
 from gsal_fo.config import GsalParams
 from gsal_fo.run_folder import shards

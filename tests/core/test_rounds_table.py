@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import slow
 
-from gsal_fo.acquisition.ranking import pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import rank
 from gsal_fo.boxes import WHOLE_IMAGE
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams

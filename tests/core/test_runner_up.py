@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from runs import graph, image, write_run
 
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import load_pool, rank
 from gsal_fo.acquisition.runner_up import best_left, reason
 from gsal_fo.config import GsalParams
 

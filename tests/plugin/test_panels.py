@@ -8,7 +8,7 @@ from fiftyone.operators.executor import ExecutionContext, Executor
 from fiftyone.operators.registry import OperatorRegistry
 
 import gsal_fo.fo as gfo
-from gsal_fo.acquisition import preview as pure
+from gsal_fo.acquisition import picking
 from gsal_fo.fo.app import preview as previewing
 from tests.fo_pool import box
 
@@ -184,7 +184,7 @@ class TestPreview:
 
     def test_a_moved_slider_is_kept_and_ranks_again(self, scored):
         event = Event("gsal_preview", scored, "on_setting", settings(amount=4), path="form.b.lam", value=0)
-        asked = previewing.Asked(replace(previewing.params_of(scored), lam=0), pure.Budget(4))
+        asked = previewing.Asked(replace(previewing.params_of(scored), lam=0), picking.Budget(4))
         assert event.state["settings"]["lam"] == 0 == event.state["form.b.lam"]
         assert event.view.values("id") == previewing.preview(scored, asked).ids
 
@@ -252,7 +252,7 @@ class TestPreview:
         assert len(Event("gsal_preview", scored, "run_greedy", settings(amount=3, batch="greedy")).view) == 3
 
     def test_near_duplicates_come_beside_what_they_repeat(self, scored):
-        asked = previewing.Asked(previewing.params_of(scored), pure.Budget(9), alike=0.5)
+        asked = previewing.Asked(previewing.params_of(scored), picking.Budget(9), alike=0.5)
         repeats = previewing.preview(scored, asked).repeats
         event = Event("gsal_preview", scored, "show_repeats", settings(amount=9, alike=0.5))
         assert len(event.view) == len({k for place, earlier, _ in repeats for k in (place, earlier)}) > 0

@@ -7,6 +7,7 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 
+from gsal_fo.acquisition import picking
 from gsal_fo.acquisition import preview as pure
 from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.config import GsalParams, from_dict
@@ -24,8 +25,8 @@ class Asked:
     """What a preview is made of: constants, budget, labeling costs, and the cosine of near-duplicates."""
 
     params: GsalParams
-    budget: pure.Budget
-    costs: pure.Costs = field(default_factory=pure.Costs)
+    budget: picking.Budget
+    costs: picking.Costs = field(default_factory=picking.Costs)
     alike: float = pure.ALIKE
 
 
@@ -76,10 +77,10 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
     state, table = now.state, now.state.table
     counts = sum(state.counts.values())
     usual = max(1.0, counts / state.labeled) if state.labeled else 1.0
-    boxes = pure.expected_boxes(table, floor=exporting.FLOOR, usual=usual)
+    boxes = picking.expected_boxes(table, floor=exporting.FLOOR, usual=usual)
 
     def rows_of(ranking: Ranking) -> list[int]:
-        return pure.choose(ranking, asked.budget, boxes, asked.costs)
+        return picking.build(ranking, picking.Plan(asked.budget, boxes, asked.costs))
 
     ranking, rows, missing = rounds.choose(root, state, state.free, asked.params, rows_of)
     return Preview(
@@ -88,7 +89,7 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
         ids=[str(table.ids[r]) for r in rows],
         pool=len(ranking.choice),
         boxes=float(boxes[rows].sum()),
-        minutes=float(pure.seconds(boxes[rows], asked.costs).sum() / 60),
+        minutes=float(picking.seconds(boxes[rows], asked.costs).sum() / 60),
         mix=pure.mix(table, state.graph, state.counts, state.free, rows),
         repeats=_repeats(now, rows, asked.alike),
         overlap={

@@ -6,6 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from gsal_fo import config as cfg
+from gsal_fo.acquisition import picking
 from gsal_fo.acquisition import preview as pure
 from gsal_fo.fo import runs
 from gsal_fo.fo.app import forms
@@ -189,14 +190,14 @@ class BatchPreview(Doors, foo.Panel):
         changed = {name: now[name] for name in ("strategy", "lam", "eta", "batch")}
         return previewing.Asked(
             params=dataclasses.replace(params, **changed),
-            budget=pure.Budget(now["amount"], now["unit"]),
-            costs=pure.Costs(now["per_image"], now["per_box"]),
+            budget=picking.Budget(now["amount"], now["unit"]),
+            costs=picking.Costs(now["per_image"], now["per_box"]),
             alike=now["alike"],
         )
 
     def _settings(self, ctx):
         """What the form shows: a person's values over the scoring's constants."""
-        params, costs = previewing.params_of(ctx.dataset, chosen_run(ctx)), pure.Costs()
+        params, costs = previewing.params_of(ctx.dataset, chosen_run(ctx)), picking.Costs()
         start = {
             "strategy": params.strategy,
             "unit": "images",
