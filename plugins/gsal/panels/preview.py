@@ -137,7 +137,7 @@ class BatchPreview(Doors, foo.Panel):
         top = row(form, "a", align="bottom")
         units, kinds, batches = (types.DropdownView(componentsProps=share()) for _ in range(3))
         typed = types.FieldView(componentsProps=share())
-        top.enum("strategy", cfg.STRATEGIES, label="Strategy", default=now["strategy"], view=kinds, **on)
+        top.enum("strategy", forms.CHOICES["strategy"], label="Strategy", default=now["strategy"], view=kinds, **on)
         top.float("amount", label="Budget", default=now["amount"], min=0, view=typed, **on)
         for value, label in UNITS.items():
             units.add_choice(value, label=label)
