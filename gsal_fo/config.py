@@ -93,7 +93,7 @@ class GsalParams:
         if not self.strategy:
             raise ValueError("strategy must be the name of one; got an empty one")
         if not isinstance(self.settings, Mapping):
-            raise ValueError(f"settings must map the strategy's own settings to values; got {shown(self.settings)}")
+            raise ValueError(f"settings must be a mapping of the strategy's own settings; got {shown(self.settings)}")
         object.__setattr__(self, "settings", dict(self.settings))  # a record's own kind of mapping cannot be copied
         if not self.levels or set(self.levels) - set("FCA"):
             raise ValueError(f"levels must be a non-empty subset of the letters F, C, A; got {shown(self.levels)}")
