@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from gsal_fo.pages import candidates_page
-from gsal_fo.worker import embedding
-from gsal_fo.concepts.build import candidates as graph_candidates, draft as graph_draft, file as graph_file, llm
-from gsal_fo.run_folder import shards
-from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.concepts.build import candidates as graph_candidates
+from gsal_fo.concepts.build import draft as graph_draft
+from gsal_fo.concepts.build import file as graph_file
+from gsal_fo.concepts.build import llm
 from gsal_fo.concepts.build.vocabulary import Vocabulary, spoken
+from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.pages import candidates_page
+from gsal_fo.run_folder import shards
 from gsal_fo.user_files import MOST_YAML, read_text
+from gsal_fo.worker import embedding
 
 THIN_FILM = Path(__file__).parents[2] / "graphs" / "thin_film.yaml"  # what the embedded CLIP was taught
 UNSORTED = "unsorted"  # the family of a candidate, until a person gives it one
@@ -69,9 +72,7 @@ def from_labels(
             raise ValueError("a language model needs both --llm-url and --llm-model")
         if out.exists() and not force:  # its answer would be paid for and then be refused
             raise ValueError(f"{out} exists and may hold edits; choose another file, or overwrite it with --force")
-        draft = llm.draft(
-            labels, url=llm_url, model=llm_model, name=name, about=about, timeout=llm_timeout, note=note
-        )
+        draft = llm.draft(labels, url=llm_url, model=llm_model, name=name, about=about, timeout=llm_timeout, note=note)
         source = f"a draft by the language model {graph_file.one_line(llm_model)}"
     else:
         draft = graph_draft.draft(

@@ -11,11 +11,19 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from gsal_fo.run_folder import shards
 from gsal_fo.concepts.assignment import labeled_prototypes
+from gsal_fo.concepts.build.vocabulary import (
+    KNOWS,
+    Texts,
+    Vocabulary,
+    everyday_knowledge,
+    everyday_phrases,
+    phrases,
+    spoken,
+)
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.concepts.build.vocabulary import KNOWS, Texts, Vocabulary, everyday_knowledge, everyday_phrases, phrases, spoken
 from gsal_fo.concepts.similarity import UNMATCHED, unit
+from gsal_fo.run_folder import shards
 
 CAP = 3000  # crops that are clustered: a sample by hash, since linkage takes memory by their square
 FLOOR = 0.5  # CLIP's probability of its best concept below which a crop counts as matching none

@@ -13,8 +13,17 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import squareform
 from sklearn.metrics import silhouette_score
 
+from gsal_fo.concepts.build.vocabulary import (
+    EncodeText,
+    Texts,
+    Vocabulary,
+    doubts,
+    everyday_knowledge,
+    everyday_phrases,
+    phrases,
+    spoken,
+)
 from gsal_fo.concepts.graph import DEFAULT_TEMPLATES
-from gsal_fo.concepts.build.vocabulary import EncodeText, Texts, Vocabulary, doubts, everyday_knowledge, everyday_phrases, phrases, spoken
 from gsal_fo.concepts.similarity import unit
 
 

@@ -14,7 +14,9 @@ import httpx
 from gsal_fo.settings import check_number
 from gsal_fo.user_files import words
 
-KEY = "GSAL_LLM_KEY"  # no other variable is read: a key of another service is not sent to an address that is not its own
+KEY = (
+    "GSAL_LLM_KEY"  # no other variable is read: a key of another service is not sent to an address that is not its own
+)
 WAIT_S = (1.0, 4.0, 10.0)  # before another request after 429 or 5xx; a server's Retry-After goes first
 LONGEST_WAIT_S = 60.0
 TIMEOUT_S = 120.0
@@ -89,12 +91,12 @@ class Endpoint:
             while at >= 0:
                 shown[at : at + size] = [""] * size
                 at = low.find(piece, at + 1)
-        return "".join(("***" if i == 0 or shown[i - 1] else "") if not c else c for i, c in enumerate(shown))
+        return "".join(c or ("***" if i == 0 or shown[i - 1] else "") for i, c in enumerate(shown))
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         """Post and read the answer. httpx limits the time between two bytes; here the whole answer counts, too."""
         end = time.monotonic() + self.timeout
-        # An answer that unpacks to more than it weighs is not asked for. Redirects are not followed: the key stays here.
+        # No answer that unpacks to more than it weighs is asked for. Redirects are not followed: the key stays here.
         headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {self._key}"} if self._key else {})}
         try:
             with (
