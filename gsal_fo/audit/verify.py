@@ -123,7 +123,7 @@ def derive(run: Path, entry: Mapping[str, Any]) -> tuple[Ranking, list[int]]:
 
 def _picked(table: PoolTable, entry: Mapping[str, Any]) -> tuple[Ranking, list[int]]:
     ranking = ranking_of(table, entry)
-    return ranking, pick(ranking, len(entry["picks"]))
+    return ranking, pick(ranking, len(entry["picks"]), distinct=entry.get("distinct"))
 
 
 def ranking_of(table: PoolTable, entry: Mapping[str, Any]) -> Ranking:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gsal_fo import config
-from gsal_fo.commands import PROCESSES, SEED, Result, add_settings, given, whole
+from gsal_fo.commands import PROCESSES, SEED, Result, add_settings, given, number, whole
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.user_files import parse_yaml, shown
 from gsal_fo.worker.bars import Bars
@@ -55,7 +55,18 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
     sub = command("select", select, "tag the best images for labeling")
     sub.add_argument("--label-field", help="Detections field with the labels (default: the scoring run's)")
-    sub.add_argument("--budget", type=whole(1, 10**9), required=True, help="how many images")
+    sub.add_argument("--budget", type=_amount, required=True, help="how much to label, in --unit")
+    sub.add_argument("--unit", choices=("images", "boxes", "minutes"), default="images", help="default %(default)s")
+    sub.add_argument(
+        "--seconds-per-image", type=number(0, 1e6), help="of a labeler, for a budget of minutes (default 8)"
+    )
+    sub.add_argument("--seconds-per-box", type=number(0, 1e6), help="of a labeler, for a budget of minutes (default 7)")
+    sub.add_argument(
+        "--distinct",
+        type=number(0, 1),
+        metavar="COSINE",
+        help="skip images whose embedding is as near as this to an earlier pick or a labeled image, such as 0.95",
+    )
     sub.add_argument("--run-key", help="scoring run (default: the latest)")
     _params(sub)
 
@@ -204,17 +215,34 @@ def score(args: argparse.Namespace) -> Result:
 def select(args: argparse.Namespace) -> Result:
     params = _params_of(args)
     from gsal_fo import fo
+    from gsal_fo.acquisition.picking import Costs
     from gsal_fo.fo.console import selection
 
+    named = {"per_image": args.seconds_per_image, "per_box": args.seconds_per_box}
+    costs = Costs(**{name: value for name, value in named.items() if value is not None})
     samples = _samples(args)
     with Bars() as bars:
         fo.select(
-            samples, args.budget, label_field=args.label_field, run_key=args.run_key, params=params, on_event=bars
+            samples,
+            args.budget,
+            unit=args.unit,
+            costs=costs,
+            distinct=args.distinct,
+            label_field=args.label_field,
+            run_key=args.run_key,
+            params=params,
+            on_event=bars,
         )
     key, tag, picks = selection(samples)
     lines = [f"{len(picks)} images tagged {tag}; next: gsal export {args.dataset} --out {tag}"]
     lines += [f"  {p['rationale']}" for p in picks[:5]]
     return Result({"tag": tag, "select_key": key, "picks": picks}, "\n".join(lines))
+
+
+def _amount(text: str) -> float:
+    """A budget: a whole number where it is one, so that it is recorded as such."""
+    value = number(0, 1e9)(text)
+    return int(value) if value == int(value) else value
 
 
 def setup_views(args: argparse.Namespace) -> Result:

@@ -1,5 +1,6 @@
 """Selecting a batch: rank again from the stored statistics with the labels of now, tag the best, record the round."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -24,12 +25,16 @@ from gsal_fo.fo.dataset.prepared import Change, combined
 from gsal_fo.settings import check_number
 
 MISSING = "the file is missing"
+FLOOR = 0.3  # detection score from which a proposal is taken for a box that will be drawn
 
 
 def select(
     samples: Any,
-    budget: int,
+    budget: float,
     *,
+    unit: str = "images",
+    costs: picking.Costs | None = None,
+    distinct: float | None = None,
     label_field: str | None = None,
     run_key: str | None = None,
     params: cfg.GsalParams | Mapping[str, Any] | None = None,
@@ -45,29 +50,51 @@ def select(
 
     Args:
         samples: dataset or view; only images of it can be picked.
-        budget: how many.
+        budget: how much, in ``unit``.
+        unit: "images", "boxes" or "minutes"; of the latter two as many images are picked as the budget pays for.
+        costs: seconds of a labeler per image and box, for a budget of minutes.
+        distinct: cosine of image embeddings in (0, 1] from which an image repeats an earlier pick or a labeled image,
+            and is skipped; None skips nothing.
         label_field: where labels are looked for; None is the scoring's own.
         run_key: which scoring; None is the latest.
-        params: constants of the ranking; a mapping names those that differ from the scoring's own, None names none.
+        params: constants of the ranking, ``strategy`` and its ``settings`` among them; a mapping names those that
+            differ from the scoring's own, None names none.
         on_event: receives notes; None drops them.
 
     Returns:
         The batch as a view, best first.
 
     Raises:
-        ValueError: no scoring, or a budget below 1 or above what is left.
+        ValueError: no scoring, no such strategy, a statistic that it needs and the scoring did not make, or a budget
+            below 1 or above what is left.
     """
     dataset = pool.check_samples(samples)
-    check_number("budget", budget, whole=True, low=1)
+    check_number("budget", budget, whole=unit == "images", low=1 if unit == "images" else None)
+    batch = Batch(picking.Budget(budget, unit), costs or picking.Costs(), distinct)
     tell = on_event or (lambda event: None)
     asked = {"label_field": label_field, "run_key": run_key, "params": _plain(params), "view": view_of(samples)}
+    if batch != Batch(picking.Budget(budget)):
+        asked["batch"] = dataclasses.asdict(batch)
     request = journal.request_of(command="select", budget=budget, **asked)
     with journal.hold(dataset, "select", tell) as held:
         done = held.result_of(request)
         if done is None:
             info, label_field, params = _asked(dataset, run_key, label_field, params)
-            done = _select(held, samples, budget, info, label_field, params, request, tell)
+            done = _select(held, samples, batch, info, label_field, params, request, tell)
     return batch_view(dataset, done["tag"])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was asked for: see `select`."""
+
+    budget: picking.Budget
+    costs: picking.Costs = dataclasses.field(default_factory=picking.Costs)
+    distinct: float | None = None
+
+    def plan(self, state: "State") -> picking.Plan:
+        """With what each image of the pool will probably cost."""
+        return picking.Plan(self.budget, boxes_of(state), self.costs, self.distinct)
 
 
 def _plain(params: cfg.GsalParams | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -101,7 +128,7 @@ def _asked(
 def _select(
     held: journal.Hold,
     samples: Any,
-    budget: int,
+    batch: Batch,
     info: Any,
     label_field: str,
     params: cfg.GsalParams,
@@ -114,7 +141,7 @@ def _select(
     for text in state.notes:
         tell({"event": "note", "message": text})
     pickable = state.free & np.isin(state.table.ids, samples.values("id"))
-    ranking, rows, missing = choose(dataset, state, pickable, params, lambda r: _best(r, budget))
+    ranking, rows, missing = choose(dataset, state, pickable, params, lambda r: _best(r, batch.plan(state)))
     for sample_id in missing:
         tell({"event": "failed", "id": sample_id, "reason": MISSING})
     number = _next_round(dataset)
@@ -130,14 +157,18 @@ def _select(
         for i, r in zip(ids, rows, strict=True)
     ]
     run = Path(record.run_dir)
-    about = {"round": number, "tag": tag, "score_run": info.key, "budget": budget, "digests": dict(record.digests)}
+    budget = batch.budget
+    about = {"round": number, "tag": tag, "score_run": info.key, "budget": budget.amount}
+    about |= {"unit": budget.unit, "distinct": batch.distinct, "digests": dict(record.digests)}
     entry = entries.selection(run, state.graph, ranking, rows, **about)
     config = runs.GSALSelectRunConfig(
         fields=list(fields.SELECT_FIELDS),
         tag=tag,
         round=number,
         score_run=info.key,
-        budget=budget,
+        budget=budget.amount,
+        unit=budget.unit,
+        distinct=batch.distinct,
         label_field=label_field,
         params=cfg.to_dict(params),
         params_digest=cfg.digest(params),
@@ -289,13 +320,20 @@ def choose(
         missing += [str(state.table.ids[r]) for r in gone]
 
 
-def _best(ranking: rankings.Ranking, budget: int) -> list[int]:
-    if budget > (left := len(ranking.choice)):
+def boxes_of(state: State) -> np.ndarray:
+    """Boxes (N,) that a labeler will probably draw in each image of the pool."""
+    usual = max(1.0, sum(state.counts.values()) / state.labeled) if state.labeled else 1.0
+    return picking.expected_boxes(state.table, floor=FLOOR, usual=usual)
+
+
+def _best(ranking: rankings.Ranking, plan: picking.Plan) -> list[int]:
+    budget, left = plan.budget, len(ranking.choice)
+    if budget.unit == "images" and budget.amount > left:
         raise ValueError(
-            f"budget {budget} is above the {left} images that are scored, unlabeled, in no round yet and in the "
-            f"view; choose at most {left}" + ("" if left else ", or score more images")
+            f"budget {budget.amount:g} is above the {left} images that are scored, unlabeled, in no round yet and in "
+            f"the view; choose at most {left}" + ("" if left else ", or score more images")
         )
-    return picking.pick(ranking, budget)
+    return picking.build(ranking, plan)
 
 
 def _next_round(dataset: fo.Dataset) -> int:

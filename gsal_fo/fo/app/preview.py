@@ -14,7 +14,6 @@ from gsal_fo.config import GsalParams, from_dict
 from gsal_fo.fo import rounds
 from gsal_fo.fo.app import live
 from gsal_fo.fo.dataset import pool
-from gsal_fo.fo.exchange import exporting
 from gsal_fo.run_folder import cache
 
 GREEDY_WORK = 20_000_000  # picks times proposals from which a greedy batch takes more than about half a second
@@ -27,6 +26,7 @@ class Asked:
     params: GsalParams
     budget: picking.Budget
     costs: picking.Costs = field(default_factory=picking.Costs)
+    distinct: float | None = None
     alike: float = pure.ALIKE
 
 
@@ -75,12 +75,10 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
     """
     root, now = pool.check_samples(dataset), live.of(dataset, run_key)
     state, table = now.state, now.state.table
-    counts = sum(state.counts.values())
-    usual = max(1.0, counts / state.labeled) if state.labeled else 1.0
-    boxes = picking.expected_boxes(table, floor=exporting.FLOOR, usual=usual)
+    boxes = rounds.boxes_of(state)
 
     def rows_of(ranking: Ranking) -> list[int]:
-        return picking.build(ranking, picking.Plan(asked.budget, boxes, asked.costs))
+        return picking.build(ranking, picking.Plan(asked.budget, boxes, asked.costs, asked.distinct))
 
     ranking, rows, missing = rounds.choose(root, state, state.free, asked.params, rows_of)
     return Preview(
@@ -110,7 +108,7 @@ def tag(dataset: Any, shown: Preview, asked: Asked) -> fo.DatasetView:
     """
     if live.of(dataset, shown.key).mark != shown.mark:
         raise ValueError("labels, rounds or images have changed since this preview; look at it again, then tag")
-    return rounds.select(dataset, len(shown.ids), run_key=shown.key, params=asked.params)
+    return rounds.select(dataset, len(shown.ids), distinct=asked.distinct, run_key=shown.key, params=asked.params)
 
 
 def picks_view(dataset: fo.Dataset, ids: list[str]) -> fo.DatasetView:
