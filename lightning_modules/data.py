@@ -12,13 +12,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from gsal_fo.boxes import crop_windows
-from gsal_fo.images import ImageError
+from gsal_fo.images import USUAL_PIXELS, ImageError
 from gsal_fo.run_folder.shards import table_rows
+
+
+def halved(pixels: np.ndarray, most: int = USUAL_PIXELS) -> np.ndarray:
+    """The image, halved by means of 2 x 2 pixels until it has at most ``most``.
+
+    A detector shrinks its images to about a megapixel: of a scan it needs no more, and a batch of whole ones would not
+    fit into memory.
+    """
+    while pixels.shape[0] * pixels.shape[1] > most:
+        pixels = np.array(Image.fromarray(pixels).reduce(2))
+    return pixels
 
 
 def resized(pixels: np.ndarray, size: int) -> Tensor:

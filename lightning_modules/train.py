@@ -21,7 +21,7 @@ from gsal_fo.config import TrainConfig, from_dict, to_dict
 from gsal_fo.images import ImageError, read_image
 from gsal_fo.run_folder.shards import ShardError, table_rows
 from lightning_modules import worker
-from lightning_modules.data import is_labeled
+from lightning_modules.data import halved, is_labeled
 from lightning_modules.detectors.faster_rcnn import SMALLEST_BOX_PX, DetectorTrainer, build, save
 from lightning_modules.progress import Reporter
 
@@ -41,7 +41,7 @@ class LabeledImages(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         row = self.rows[index]
-        pixels, _ = read_image(row["filepath"])
+        pixels = halved(read_image(row["filepath"])[0])
         height, width = pixels.shape[:2]
         boxes = xywh_rel_to_xyxy_px(row["boxes"].reshape(-1, 4), width, height)
         boxes = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)

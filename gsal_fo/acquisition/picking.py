@@ -8,7 +8,9 @@ from gsal_fo.acquisition.base import Statistic, StatisticMissing
 from gsal_fo.acquisition.features import covered_embeddings
 from gsal_fo.acquisition.ranking import Ranking, check_budget
 from gsal_fo.run_folder.pool_columns import PoolTable
+from gsal_fo.settings import check_number
 
+MOST_SECONDS, MOST_BUDGET = 1e6, 1e9
 UNITS = ("images", "boxes", "minutes")
 DRAWN = ("detector", "field")  # sources whose proposals are guesses of boxes; windows and whole images are not
 
@@ -26,9 +28,7 @@ class Costs:
 
     def __post_init__(self) -> None:
         for name in ("per_image", "per_box"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be a number of seconds, at least 0; got {value!r}")
+            check_number(name, getattr(self, name), low=0, high=MOST_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Budget:
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
             raise ValueError(f"unit must be one of {', '.join(UNITS)}; got {self.unit!r}")
-        if isinstance(self.amount, bool) or not isinstance(self.amount, int | float) or not self.amount > 0:
-            raise ValueError(f"the budget must be a number above 0; got {self.amount!r}")
+        check_number("the budget", self.amount, low=0, high=MOST_BUDGET)
+        if not self.amount:
+            raise ValueError("the budget must be above 0; got 0")
         if self.unit == "images" and self.amount != int(self.amount):
             raise ValueError(f"a budget of images must be a whole number; got {self.amount:g}")
 

@@ -28,7 +28,7 @@ from gsal_fo.boxes import WHOLE_IMAGE, window_grid, xyxy_px_to_xywh_rel
 from gsal_fo.config import DetectorConfig, TrainConfig
 from gsal_fo.images import read_image
 from gsal_fo.user_files import read_json, words
-from lightning_modules.data import groups, resized, to_float
+from lightning_modules.data import groups, halved, resized, to_float
 from lightning_modules.nets import Encoder, load_encoder, untrained
 
 SMALL_CHANNELS = 64
@@ -242,11 +242,11 @@ def _by_detection(
 
 @dataclass
 class ImageLoader:
-    """Decodes a row's image at its own size; the detector resizes on its device."""
+    """Decodes a row's image at its own size, but for huge ones; the detector resizes on its device."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         pixels, _ = read_image(row["filepath"])
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        image = torch.from_numpy(halved(pixels)).permute(2, 0, 1)
         gray = to_float(resized(pixels, CONTRAST_SIDE)).mean(0).numpy()
         return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1], "gray": gray}
 

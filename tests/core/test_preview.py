@@ -50,9 +50,12 @@ def test_seconds_are_of_the_image_and_of_its_boxes():
         (lambda: Budget(0), "above 0"),
         (lambda: Budget(1.5), "whole number"),
         (lambda: Budget(3, "euros"), "unit must be one of"),
-        (lambda: Budget(float("nan"), "boxes"), "above 0"),
-        (lambda: Costs(-1), "at least 0"),
-        (lambda: Costs(per_box=float("inf")), "at least 0"),
+        (lambda: Budget(float("nan"), "boxes"), "the budget must be a number in"),
+        (lambda: Budget(float("inf")), "the budget must be a number in"),
+        (lambda: Budget(10**5000, "minutes"), "the budget must be a number in"),
+        (lambda: Costs(per_box=1e308), "per_box must be a number in"),
+        (lambda: Costs(-1), "per_image must be a number in"),
+        (lambda: Costs(per_box=float("inf")), "per_box must be a number in"),
     ],
 )
 def test_what_is_no_budget_is_refused(make, text):

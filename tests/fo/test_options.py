@@ -156,6 +156,22 @@ def test_every_option_is_a_field_of_the_forms(scored):
         assert name in score, name
 
 
+NO_NUMBERS = [1.5, math.inf, math.nan, 1e308, 10**5000, "x", "9" * 5000, [1], {}, True]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=range(len(NO_NUMBERS)))
+def test_no_number_of_a_form_is_cut_or_taken_where_it_is_none(value):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        forms.config_of("params", {"params__seed": value})
+    assert "whole number" in (forms.score_problem(None, {"params__seed": value}) or "")
+
+
+def test_whole_numbers_of_a_form_may_come_as_text_or_with_a_point():
+    given = {"params__seed": 7.0, "params__lam": "2.5", "params__p": "inf"}
+    made = forms.config_of("params", given)
+    assert (made.seed, made.lam, made.p) == (7, 2.5, math.inf) and type(made.seed) is int
+
+
 def test_every_option_of_a_form_reaches_the_run_record(dataset, graph, tiny):
     values = {f"{stage}__{name}": value for stage, name, value in ROWS}
     values |= {"assign": values.pop("concepts__assign"), "encoder": values.pop("concepts__encoder")}

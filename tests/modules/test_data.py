@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_modules.cache import StatisticsCache
-from lightning_modules.data import crops, groups, resized
+from lightning_modules.data import crops, groups, halved, resized
+from lightning_modules.detectors.faster_rcnn import ImageLoader
 from lightning_modules.stages.difficulty import quantized
 
 
@@ -20,6 +22,25 @@ def test_a_crop_is_the_padded_box(tmp_path):
 @pytest.mark.parametrize("box", [[0, 0, 0, 0], [1, 1, 0, 0], [0.999, 0.2, 0.5, 1e-6], [-0.2, -0.2, 2, 2]])
 def test_any_box_gives_a_crop(box):
     assert crops(np.full((7, 5, 3), 9, np.uint8), np.array([box]), pad=0.2, size=8).unique().tolist() == [9]
+
+
+def test_a_huge_image_is_halved_by_means_until_it_is_small_enough():
+    pixels = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    assert halved(pixels, 48) is pixels
+    once = pixels.reshape(3, 2, 4, 2, 3).astype(float).mean((1, 3))  # 3 high, 4 wide
+    assert np.abs(halved(pixels, 47) - once).max() <= 0.5
+    assert halved(pixels, 11).shape == (2, 2, 3)  # 3 x 4 is 12: once more, an odd row by itself
+    assert halved(np.zeros((1, 1000, 3), np.uint8), 10).shape == (1, 8, 3)
+
+
+def test_the_detector_gets_a_scan_halved_and_its_size_whole(tmp_path):
+    image = Image.new("L", (8200, 8200), 7)  # 67.2 million pixels: just above the usual
+    image.putpixel((0, 0), 255)
+    image.save(tmp_path / "scan.png")
+    row = ImageLoader()({"filepath": str(tmp_path / "scan.png")})
+    assert (row["width"], row["height"]) == (8200, 8200)
+    assert row["image"].shape == (3, 4100, 4100) and row["image"][:, 0, 0].tolist() == [69] * 3  # (255 + 3 * 7) / 4
+    assert row["image"][0, 1].unique().tolist() == [7]
 
 
 def test_resizing_keeps_a_hairline_visible():

@@ -105,7 +105,19 @@ def config_of(stage: str, values: Mapping[str, Any]) -> Any:
 
 def named(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a stage that a form's values hold; an empty one is not named."""
-    return {s.name: s.kind(values[s.key]) for s in settings(stage) if values.get(s.key) not in (None, "")}
+    return {s.name: _as(s.kind, values[s.key]) for s in settings(stage) if values.get(s.key) not in (None, "")}
+
+
+def _as(kind: type, value: Any) -> Any:
+    """A form's value as the kind of its setting where that loses nothing; the setting's own check refuses the rest."""
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind in (int, float) and isinstance(value, str):
+        try:
+            return kind(value)
+        except ValueError:
+            return value
+    return value
 
 
 def detections_fields(dataset: fo.Dataset) -> list[str]:
@@ -141,7 +153,7 @@ def score_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "concepts": graphs().get(concepts, concepts),
         "label_field": values.get("label_field") or DEFAULTS["label_field"],
-        "processes": int(values.get("processes") or DEFAULTS["processes"]),
+        "processes": _as(int, values.get("processes") or DEFAULTS["processes"]),
         "params": named("params", values),
         "train": config_of("train", values),
         "config": dataclasses.replace(
