@@ -27,6 +27,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=run)
         if name == "report":
             sub.add_argument("--out", type=Path, default=Path("gsal-audit.html"), help="default %(default)s")
+            sub.add_argument("--force", action="store_true", help="overwrite --out, whatever it holds")
             sub.add_argument("--round", type=ROUND, help="one round; default all")
 
 
@@ -35,8 +36,9 @@ def verify(args: argparse.Namespace) -> Result:
 
 
 def report(args: argparse.Namespace) -> Result:
-    from gsal_fo.pages import audit_page
+    from gsal_fo.pages import audit_page, files
 
+    files.check_new(args.out, force=args.force)  # refused here, not after the work
     found = _verified(args)
     if len(found) > 1:
         raise ValueError(
@@ -46,7 +48,7 @@ def report(args: argparse.Namespace) -> Result:
     (run, problems), tags = next(iter(found.items())), None
     if args.round is not None:
         tags = [f"gsal_round_{args.round:03d}"]
-    picks = audit_page.write(args.out, run, problems, tags=tags)
+    picks = audit_page.write(args.out, run, problems, tags=tags, force=args.force)
     done = _result({str(run): problems})
     return Result(
         {**done.data, "out": str(args.out), "picks": picks}, f"{done.text}\n{args.out}: {picks} picks", done.code

@@ -16,6 +16,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=run)
         if name == "show":
             sub.add_argument("--html", type=Path, metavar="FILE", help="draw it into an HTML file instead")
+            sub.add_argument("--force", action="store_true", help="overwrite --html")
             sub.add_argument("--counts", type=Path, metavar="JSON", help="COCO file, or {label: count}: colors --html")
     graph_build.add(actions, shared)
 
@@ -46,7 +47,7 @@ def show(args: argparse.Namespace) -> Result:
         from gsal_fo.pages import graph_page
 
         counts = graph_page.read_counts(args.counts) if args.counts else None
-        out = graph_page.write(graph, args.html, counts)
+        out = graph_page.write(graph, args.html, counts, force=args.force)
         outside = sorted(set(counts or {}) - set(graph.fine))
         note = f"; not in the graph and not counted: {', '.join(outside)}" if outside else ""
         return Result({"html": str(out), "outside": outside}, f"{graph.name} drawn into {out}{note}")

@@ -15,7 +15,7 @@ def add(actions: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
     sub.add_argument("--labels", type=Path, metavar="FILE", help="labels: COCO file, or text with one label per line")
     sub.add_argument("--out", type=Path, metavar="FILE", help="graph file to write (YAML)")
-    sub.add_argument("--force", action="store_true", help="overwrite --out")
+    sub.add_argument("--force", action="store_true", help="overwrite --out and --page")
     sub.add_argument("--name", help="the graph's name (default: that of --out)")
     sub.add_argument("--clip", default="embedded", help='"embedded" (default), an open_clip name, or a folder')
     sub.add_argument("--pretrained", help="open_clip's tag or checkpoint file")

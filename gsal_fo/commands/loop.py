@@ -249,8 +249,10 @@ def setup_views(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
     from gsal_fo.fo.console import dataset_of
 
-    names = fo.setup_views(dataset_of(_samples(args)))
-    return Result({"views": names}, f"saved views in the App: {', '.join(names)}")
+    notes: list[str] = []
+    names = fo.setup_views(dataset_of(_samples(args)), on_event=lambda event: notes.append(event["message"]))
+    text = "\n".join([f"saved views in the App: {', '.join(names)}", *(f"  note: {note}" for note in notes)])
+    return Result({"views": names, "notes": notes}, text)
 
 
 def visualize(args: argparse.Namespace) -> Result:

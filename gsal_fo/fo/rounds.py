@@ -35,6 +35,7 @@ def select(
     unit: str = "images",
     costs: picking.Costs | None = None,
     distinct: float | None = None,
+    exactly: Collection[str] | None = None,
     label_field: str | None = None,
     run_key: str | None = None,
     params: cfg.GsalParams | Mapping[str, Any] | None = None,
@@ -55,6 +56,8 @@ def select(
         costs: seconds of a labeler per image and box, for a budget of minutes.
         distinct: cosine of image embeddings in (0, 1] from which an image repeats an earlier pick or a labeled image,
             and is skipped; None skips nothing.
+        exactly: ids of the images that somebody has been shown as this batch; where others would be picked by now,
+            none is. None picks whatever is best.
         label_field: where labels are looked for; None is the scoring's own.
         run_key: which scoring; None is the latest.
         params: constants of the ranking, ``strategy`` and its ``settings`` among them; a mapping names those that
@@ -65,8 +68,8 @@ def select(
         The batch as a view, best first.
 
     Raises:
-        ValueError: no scoring, no such strategy, a statistic that it needs and the scoring did not make, or a budget
-            below 1 or above what is left.
+        ValueError: no scoring, no such strategy, a statistic that it needs and the scoring did not make, a budget
+            below 1 or above what is left, or another batch than ``exactly``.
     """
     dataset = pool.check_samples(samples)
     check_number("budget", budget, whole=unit == "images", low=1 if unit == "images" else None)
@@ -80,7 +83,7 @@ def select(
         done = held.result_of(request)
         if done is None:
             info, label_field, params = _asked(dataset, run_key, label_field, params)
-            done = _select(held, samples, batch, info, label_field, params, request, tell)
+            done = _select(held, samples, batch, info, label_field, params, request, tell, exactly)
     return batch_view(dataset, done["tag"])
 
 
@@ -134,6 +137,7 @@ def _select(
     params: cfg.GsalParams,
     request: str,
     tell: progress.OnEvent,
+    exactly: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Decide which images, then write."""
     dataset, record = held.dataset, info.config
@@ -147,6 +151,8 @@ def _select(
     number = _next_round(dataset)
     tag, key = fields.ROUND_TAG.format(number), runs.next_key(dataset, runs.SELECT)
     ids = [str(state.table.ids[r]) for r in rows]
+    if exactly is not None and set(ids) != set(exactly):
+        raise ValueError("labels, rounds or images have changed: another batch would be picked now; look at it first")
     picks = [
         {
             "id": i,

@@ -112,9 +112,7 @@ def _follow_status(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -
 def _follow_rounds(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
     from gsal_fo.fo.app import views  # it knows rounds, and rounds know steps
 
-    view = views.OURS + "latest round"
-    if dataset.has_saved_view(view):
-        dataset.delete_saved_view(view)
+    views.follow_rounds(dataset)
 
 
 VERBS: dict[str, Callable[[fo.Dataset, Mapping[str, Any], Facts], None]] = {

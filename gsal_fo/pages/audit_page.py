@@ -14,11 +14,14 @@ from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.acquisition.runner_up import best_left, reason
 from gsal_fo.audit import ledger, verify
 from gsal_fo.images import ImageError, open_upright
+from gsal_fo.pages import files
 from gsal_fo.pages.pictures import CROP, SIDE, cut, inline, rect
 from gsal_fo.run_folder import error_maps, shards
 
 
-def write(out: Path, run: Path, problems: Sequence[str], *, tags: Iterable[str] | None = None) -> int:
+def write(
+    out: Path, run: Path, problems: Sequence[str], *, tags: Iterable[str] | None = None, force: bool = False
+) -> int:
     """Write the page about the selections in a run folder's ledger, derived again from what is stored.
 
     Args:
@@ -26,15 +29,15 @@ def write(out: Path, run: Path, problems: Sequence[str], *, tags: Iterable[str] 
         run: run folder.
         problems: what ``audit.verify`` said of it; shown first.
         tags: rounds to show; None shows all.
+        force: replace a file that is not ours.
 
     Returns:
         How many picks the page shows.
 
     Raises:
-        ValueError: the folder of ``out`` does not exist, or no entry has one of the tags.
+        ValueError: ``out`` cannot be written, as ``files.write_new``, or no entry has one of the tags.
     """
-    if not out.parent.is_dir():
-        raise ValueError(f"the folder {out.parent} does not exist; create it or choose another file")
+    files.check_new(out, force=force)
     wanted = set(tags) if tags is not None else None
     known = ledger.read(run).entries
     entries = [e for e in known if "picks" in e and (wanted is None or e.get("tag") in wanted)]
@@ -45,12 +48,15 @@ def write(out: Path, run: Path, problems: Sequence[str], *, tags: Iterable[str] 
     paths = dict(
         zip(*pq.read_table(run / "manifest.parquet", columns=["id", "filepath"]).to_pydict().values(), strict=True)
     )
-    with out.open("w", encoding="utf-8") as page:  # written round by round: pictures of one round at most in memory
-        page.write(HEAD)
-        page.write(_verdict(run, problems))
+
+    def parts() -> Iterator[str]:  # round by round: pictures of one round at most in memory
+        yield HEAD
+        yield _verdict(run, problems)
         for entry in entries:
-            page.writelines(_round(run, entry, paths, gone.get(entry["hash"])))
-        page.write("</main></body></html>\n")
+            yield from _round(run, entry, paths, gone.get(entry["hash"]))
+        yield "</main></body></html>\n"
+
+    files.write_new(out, parts(), force=force)
     return sum(len(e["picks"]) for e in entries)
 
 

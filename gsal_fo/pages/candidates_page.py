@@ -8,16 +8,16 @@ from PIL import Image, ImageDraw
 
 from gsal_fo.concepts.build.candidates import Candidate, Crop, Found
 from gsal_fo.images import ImageError, open_upright
+from gsal_fo.pages import files
 from gsal_fo.pages.pictures import CROP, cut, inline
 
 LABEL_PX = 18  # height of a candidate's line on the sheet
 
 
-def write(found: Found, page: Path, sheet: Path, *, graph: str, run: str) -> None:
-    """Write the page (one HTML file that needs no network) and the sheet (PNG). The folders must exist."""
-    for path in (page, sheet):
-        if not path.parent.is_dir():
-            raise ValueError(f"the folder {path.parent} does not exist; create it or choose another file")
+def write(found: Found, page: Path, sheet: Path, *, graph: str, run: str, force: bool = False) -> None:
+    """Write the page (one HTML file that needs no network) and the sheet (PNG); raises ValueError as
+    ``files.write_new``."""
+    files.check_new(page, sheet, force=force)
     rows = [[_crop(c) for c in candidate.examples] for candidate in found.candidates]
     cards = [_card(c, crops) for c, crops in zip(found.candidates, rows, strict=True)]
     said = (
@@ -28,8 +28,8 @@ def write(found: Found, page: Path, sheet: Path, *, graph: str, run: str) -> Non
     notes = "".join(f'<p class="note">{escape(n)}</p>' for n in found.notes)
     nothing = "" if cards else "<p>No cluster was large enough to be a candidate.</p>"
     head = f'<h1>Candidate concepts</h1><p>{said}</p><p class="note">{escape(run)}</p>{notes}{nothing}'
-    page.write_text(f"{HEAD}{head}{''.join(cards)}</main></body></html>\n", encoding="utf-8")
-    _sheet(found.candidates, rows, sheet)
+    files.write_new(page, f"{HEAD}{head}{''.join(cards)}</main></body></html>\n", force=force)
+    files.save_new(_sheet(found.candidates, rows), sheet, force=force)
 
 
 def _crop(crop: Crop) -> Image.Image | None:
@@ -59,7 +59,7 @@ def _card(candidate: Candidate, crops: Sequence[Image.Image | None]) -> str:
     return f'<article>{title}<div class="crops">{"".join(figures)}</div></article>'
 
 
-def _sheet(candidates: Sequence[Candidate], rows: Sequence[Sequence[Image.Image | None]], out: Path) -> None:
+def _sheet(candidates: Sequence[Candidate], rows: Sequence[Sequence[Image.Image | None]]) -> Image.Image:
     """One row of crops per candidate, its name above."""
     wide = max([len(r) for r in rows], default=1)
     height = CROP + LABEL_PX
@@ -73,7 +73,7 @@ def _sheet(candidates: Sequence[Candidate], rows: Sequence[Sequence[Image.Image 
                 sheet.paste(crop, (x * CROP, y * height + LABEL_PX))
     if not candidates:
         draw.text((3, 3), "no candidate", fill="black")
-    sheet.save(out)
+    return sheet
 
 
 HEAD = """<!doctype html>

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.pages import files
 from gsal_fo.user_files import read_json, words
 
 COLUMN = {"coarse": 0.0, "fine": 1.0, "abstract": 2.0}
@@ -84,12 +85,10 @@ def figure(graph: ConceptGraph, counts: Mapping[str, int] | None = None) -> Any:
     return fig
 
 
-def write(graph: ConceptGraph, out: Path, counts: Mapping[str, int] | None = None) -> Path:
-    """Write the picture as one HTML file that needs no network; the folder must exist."""
-    if not out.parent.is_dir():
-        raise ValueError(f"the folder {out.parent} does not exist; create it or choose another file")
-    figure(graph, counts).write_html(out, include_plotlyjs=True, full_html=True)
-    return out
+def write(graph: ConceptGraph, out: Path, counts: Mapping[str, int] | None = None, *, force: bool = False) -> Path:
+    """Write the picture as one HTML file that needs no network; raises ValueError as ``files.write_new``."""
+    text = figure(graph, counts).to_html(include_plotlyjs=True, full_html=True)
+    return files.write_new(out, f"{text}\n", force=force)
 
 
 def read_counts(path: Path) -> dict[str, int]:

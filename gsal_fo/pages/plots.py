@@ -28,10 +28,14 @@ def concept_graph(graph: ConceptGraph, rows: Sequence[Mapping[str, Any]], chosen
     """The three-level graph: a node's area is its share of the pool's images, its color how much of it is labeled.
 
     ``rows``: those of ``gsal_fo.fo.coverage``. Color runs within a level from none labeled to its most labeled node:
-    levels differ by their sums. Rare nodes have a ring and a bold name. The nodes' trace comes last.
+    levels differ by their sums. Rare nodes have a ring and a bold name.
+
+    Always three traces, the lines, those at the chosen node, and the nodes, and the nodes always in one order: the App
+    redraws a plot trace by trace and dot by dot, and a click names a dot by its place.
     """
+    rows = sorted(rows, key=lambda r: str(r["node"]))
     place = {v: (_columns(graph)[graph.level(v)], y) for v, (_, y) in positions(graph).items()}
-    lines: dict[bool, tuple[list[float | None], list[float | None]]] = {False: ([], []), True: ([], [])}
+    lines: dict[bool, tuple[list[float | None], list[float | None]]] = {False: ([None], [None]), True: ([None], [None])}
     for a, b in sorted(graph.graph.edges):
         for axis, values in enumerate(lines[chosen in (a, b)]):
             values += [place[a][axis], place[b][axis], None]
@@ -39,13 +43,13 @@ def concept_graph(graph: ConceptGraph, rows: Sequence[Mapping[str, Any]], chosen
         {
             "type": "scatter",
             "mode": "lines",
+            "name": "lines of the chosen" if near else "lines",
             "x": x,
             "y": y,
             "hoverinfo": "skip",
             "line": {"color": COMMON if near else QUIET, "width": 2 if near else 1},
         }
         for near, (x, y) in lines.items()
-        if x
     ]
     top = max((r["pool"] for r in rows), default=0) or 1
     most = {level: max(r["labeled"] for r in rows if r["level"] == level) or 1 for level in {r["level"] for r in rows}}

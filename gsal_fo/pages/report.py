@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from gsal_fo.images import ImageError, open_upright
+from gsal_fo.pages import files
 from gsal_fo.pages.graph_page import TITLES
 from gsal_fo.pages.pictures import CROP, SIDE, cut, inline, rect
 
@@ -47,7 +48,8 @@ class RoundPage:
 def write_report(
     path: Path, summary: Mapping[str, Any], rounds: Sequence[RoundPage], levels: Mapping[str, str]
 ) -> None:
-    """Write the page to ``path``. ``summary``: the demo's summary.json; ``levels``: the level of each concept node."""
+    """Write the page to ``path``, as ``files.write_new``. ``summary``: the demo's summary.json; ``levels``: the level
+    of each concept node."""
     sections = [
         _headline(summary),
         _section("Rare defects found", _found(summary), FOUND_NOTE),
@@ -65,7 +67,7 @@ def write_report(
 <title>GSAL demo</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>
 <body><main>{body}</main></body></html>
 """
-    path.write_text(text, encoding="utf-8")
+    files.write_new(path, text)
 
 
 FOUND_NOTE = (

@@ -43,7 +43,7 @@ def fit(
         latents: of ``collect``.
         settings: constants.
         coder: of ``load_coder``: what the latents come from; goes into the folder.
-        out: model folder; an older one is replaced.
+        out: model folder; an older model is replaced, other files never are.
         checkpoint: file to save to while training, and to go on from where it exists.
         on_step: receives steps done and steps at most.
         about: more facts for the folder's ``gsal.json``.
@@ -52,7 +52,7 @@ def fit(
 
     Raises:
         ValueError: a grid that the U-Net cannot take.
-        ShardError: ``out`` cannot be written.
+        ShardError: ``out`` cannot be written, or holds other files.
     """
     pl.seed_everything(settings.seed, verbose=False)
     scheduler, channels, cells = build_scheduler(settings), latents.z.shape[1], latents.z.shape[-1]

@@ -15,6 +15,12 @@ from lightning_modules.fit_diffusion.sheets import draw_curve, draw_sheet
 from lightning_modules.fit_diffusion.spaces import Coder
 from lightning_modules.nets import load_denoiser
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+WRITTEN = frozenset(
+    ("gsal.json", "curve.csv", "curve.png", "samples.png", "features.safetensors", "scheduler/scheduler_config.json")
+    + tuple(f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", WEIGHTS))
+)  # every file that a model folder has
+
 
 def save(
     unet: Any,
@@ -27,7 +33,8 @@ def save(
 ) -> None:
     """Write the folder under another name, load it as a scorer would for its sample sheet, and move it into place.
 
-    Weights are in half precision. Raises ShardError where it cannot be written.
+    Weights are in half precision. An older model gives way; anything else in the folder stays, whenever it came there.
+    Raises ShardError where it cannot be written.
     """
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
@@ -48,11 +55,27 @@ def save(
             table.writerows(curve)
         draw_curve(curve, facts["fit"]["best_step"], facts["fit"]["settings"]["guard"], temporary / "curve.png")
         draw_sheet(load_denoiser(str(temporary)), latents.pictures, temporary / "samples.png")
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
+        place(temporary, out)
     except OSError as error:
         reason = error.strerror or error
         raise ShardError(f"cannot write {out}: {reason}; free space or choose another output folder") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def place(made: Path, out: Path) -> None:
+    """Move a finished folder to its place. What is there is moved aside and looked at there, where nothing joins it."""
+    if not out.is_dir() or not any(out.iterdir()):
+        os.replace(made, out)  # over an empty folder, and over nothing else
+        return
+    aside = out.with_name(f".{out.name}.{os.getpid()}.old")
+    os.replace(out, aside)
+    held = {p.relative_to(aside).as_posix() for p in aside.rglob("*") if not p.is_dir()}
+    if "gsal.json" not in held or not held <= WRITTEN:
+        os.replace(aside, out)
+        raise ShardError(
+            f"{out} holds files that came while the model was fitted, such as {min(held - WRITTEN or held)}; move them "
+            f"away and run the same command again: it goes on from its checkpoint"
+        )
+    os.replace(made, out)
+    shutil.rmtree(aside)

@@ -6,10 +6,10 @@ from fiftyone.operators import types
 import gsal_fo.fo as gfo
 from gsal_fo.fo.app import forms
 
-from .shared import answer, outputs, warn
+from .shared import Operator, answer, outputs, warn
 
 
-class Export(foo.Operator):
+class Export(Operator):
     """Write the batch for a labeling tool."""
 
     @property
@@ -53,7 +53,7 @@ class Export(foo.Operator):
         return outputs(ctx, images="Images", out="Folder")
 
 
-class Ingest(foo.Operator):
+class Ingest(Operator):
     """Take labels back."""
 
     @property
@@ -111,7 +111,7 @@ class Ingest(foo.Operator):
         return outputs(ctx, summary="Labels")
 
 
-class Cancel(foo.Operator):
+class Cancel(Operator):
     """Take a round back."""
 
     @property
@@ -146,7 +146,7 @@ class Cancel(foo.Operator):
         return answer(ctx, run)
 
 
-class Annotate(foo.Operator):
+class Annotate(Operator):
     """Hand the batch to a backend of FiftyOne's."""
 
     @property

@@ -6,7 +6,7 @@ from fiftyone.operators import types
 import gsal_fo.fo as gfo
 from gsal_fo.fo.app import forms
 
-from .shared import answer, warn
+from .shared import Operator, answer, sentence, warn
 
 TITLES = {
     "params": "Ranking",
@@ -28,7 +28,7 @@ STAGES = {
 }
 
 
-class Score(foo.Operator):
+class Score(Operator):
     """Score a view: a worker process with live progress, then fields."""
 
     @property
@@ -98,30 +98,25 @@ class Score(foo.Operator):
         return types.Property(form, view=types.View(label="Score the unlabeled images"))
 
     def execute(self, ctx):
-        try:
-            settings = forms.score_settings({**forms.last(ctx.dataset), **ctx.params})
-            yield from _progress(ctx, 0, "starting the worker")
-            for event in gfo.score_events(ctx.target_view(), **settings):
-                if event["event"] == "done":
-                    gfo.setup_views(ctx.dataset)  # in the App nobody should have to ask for them
-                    text = f"{event['scored']} images scored, {event['failed']} failed; next: GSAL: select a batch"
-                    yield from _tell(ctx, text, "success")
-                elif event["event"] == "note":
-                    yield from _tell(ctx, event["message"], "info")
-                elif event["event"] == "progress":
-                    share = event["done"] / max(1, event["total"])
-                    label = f"{STAGES.get(event['stage'], event['stage'])}: {event['done']} of {event['total']}"
-                    yield from _progress(ctx, share, label)
-        except ValueError as error:
-            if ctx.delegated:
-                raise  # nobody is looking: the run's record must say that it failed
-            yield from _tell(ctx, str(error), "error")
-            return
+        settings = forms.score_settings({**forms.last(ctx.dataset), **ctx.params})
+        yield from _progress(ctx, 0, "starting the worker")
+        for event in gfo.score_events(ctx.target_view(), **settings):
+            if event["event"] == "done":
+                for text in _views(ctx):
+                    yield from _tell(ctx, text, "warning")
+                text = f"{event['scored']} images scored, {event['failed']} failed; next: GSAL: select a batch"
+                yield from _tell(ctx, text, "success")
+            elif event["event"] == "note":
+                yield from _tell(ctx, event["message"], "info")
+            elif event["event"] == "progress":
+                share = event["done"] / max(1, event["total"])
+                label = f"{STAGES.get(event['stage'], event['stage'])}: {event['done']} of {event['total']}"
+                yield from _progress(ctx, share, label)
         if not ctx.delegated:
             yield ctx.trigger("reload_dataset")
 
 
-class Select(foo.Operator):
+class Select(Operator):
     """Pick, tag and record the next batch."""
 
     @property
@@ -150,8 +145,10 @@ class Select(foo.Operator):
             params = forms.named("params", ctx.params) if ctx.params.get("advanced") else None
             budget = ctx.params.get("budget", forms.DEFAULTS["budget"])
             batch = gfo.select(ctx.target_view(), budget, params=params)
-            gfo.setup_views(ctx.dataset)
+            notes = _views(ctx)
             if not ctx.delegated:
+                for text in notes:
+                    ctx.ops.notify(text, variant="warning")
                 ctx.ops.reload_dataset()
                 ctx.ops.set_view(view=batch)
             key = gfo.runs.select_keys(ctx.dataset)[-1]
@@ -161,7 +158,7 @@ class Select(foo.Operator):
         return answer(ctx, run)
 
 
-class SetupViews(foo.Operator):
+class SetupViews(Operator):
     """Sidebar, colors, indexes, saved views."""
 
     @property
@@ -177,14 +174,17 @@ class SetupViews(foo.Operator):
 
     def execute(self, ctx):
         def run():
-            names = gfo.setup_views(ctx.dataset)
+            notes = []
+            names = gfo.setup_views(ctx.dataset, on_event=lambda event: notes.append(event["message"]))
+            for text in notes:
+                ctx.ops.notify(text, variant="warning")
             ctx.ops.reload_dataset()
             return {"views": names}, f"{len(names)} saved views are ready"
 
         return answer(ctx, run)
 
 
-class Visualize(foo.Operator):
+class Visualize(Operator):
     """Maps for the Embeddings panel, and similarity search."""
 
     @property
@@ -236,6 +236,16 @@ def _constants(ctx, form, *stages, known=None):
                 form.enum(s.key, list(s.choices), **what)
             else:
                 {int: form.int, float: form.float, bool: form.bool, str: form.str}[s.kind](s.key, **what)
+
+
+def _views(ctx):
+    """Set up views: in the App nobody should have to ask for them. Returns what is to be said; no reason to fail."""
+    notes = []
+    try:
+        gfo.setup_views(ctx.dataset, on_event=lambda event: notes.append(event["message"]))
+    except Exception as error:
+        notes.append(f"the views were not set up: {sentence(error)}")
+    return notes
 
 
 def _tell(ctx, text, variant):

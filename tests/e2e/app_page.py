@@ -19,8 +19,8 @@ def grid_ready(page: Page) -> None:
     page.wait_for_function(GRID_LOADED)
 
 
-def expect_samples(page: Page, count: int) -> None:
-    expect(page.get_by_test_id("entry-counts")).to_have_text(re.compile(rf"^{count} samples?$"))
+def expect_samples(page: Page, count: int, what: str = "sample") -> None:
+    expect(page.get_by_test_id("entry-counts")).to_have_text(re.compile(rf"^{count} {what}(e?s)?$"))
 
 
 def clear_view(page: Page) -> None:
@@ -29,6 +29,17 @@ def clear_view(page: Page) -> None:
 
 def sidebar_entry(page: Page, field: str) -> Locator:
     return page.get_by_test_id(f"checkbox-{field}")
+
+
+def sidebar_order(page: Page) -> list[str]:
+    """Groups and fields from top to bottom."""
+    both = '[data-cy^="sidebar-group-entry-"], [data-cy^="checkbox-"]'
+    return page.locator(both).evaluate_all("found => found.map(e => e.dataset.cy)")
+
+
+def open_saved_view(page: Page, slug: str) -> None:
+    page.get_by_test_id("saved-views-selection").click()
+    page.get_by_test_id(f"saved-views-{slug}-selection-option").click()
 
 
 def bubbles(page: Page, field: str) -> Locator:

@@ -47,6 +47,7 @@ def pool(tmp_path_factory):
         name="gsal-e2e",
         overwrite=True,
     )
+    dataset.persistent = True  # an App that ends deletes all others
     labels = [label or fo.Detections() for label in dataset.limit(LABELED).values("ground_truth")]
     dataset.set_values("ground_truth", labels + [None] * (IMAGES - LABELED))
     with pytest.MonkeyPatch.context() as patch:

@@ -1,8 +1,11 @@
 """A person's way through the App, in a real browser on a real server, over the real plugin and dataset."""
 
 import app_page as ui
+import pytest
 from fiftyone import ViewField as F
 from playwright.sync_api import expect
+
+import gsal_fo.fo as gfo
 
 
 def shown(value: float) -> str:
@@ -56,3 +59,30 @@ def test_select_from_the_operator_browser_tags_the_best(page, app, pool, shots):
     ui.shoot(page, shots, "08_tag")
     pool.reload()
     assert set(pool.match_tags(tag).values("id")) == set(best)
+
+
+@pytest.mark.parametrize("slug", ["gsal-latest-round", "gsal-top-of-pool", "gsal-crops-hardest-first", "mine"])
+def test_a_round_is_cancelled_while_a_saved_view_is_open(page, app, pool, shots, slug):
+    batch = gfo.select(pool, 3)
+    tag = gfo.runs.load(pool, gfo.runs.select_keys(pool)[-1]).config.tag
+    gfo.setup_views(pool)
+    if "mine" not in pool.list_saved_views():
+        pool.save_view("mine", pool.match_tags(tag))
+    assert len(batch) == 3
+    page.goto(f"{app}/datasets/{pool.name}")
+    ui.open_saved_view(page, slug)
+    ui.grid_ready(page)
+    form = ui.open_operator(page, "GSAL: cancel a round")
+    expect(form.get_by_text(tag).first).to_be_visible()
+    ui.execute(page)
+    expect(page.get_by_text(f"{tag} cancelled").first).to_be_visible()
+    pool.reload()
+    assert tag not in pool.count_sample_tags()
+    for moment in ("cancelled", "reloaded"):
+        if moment == "reloaded":
+            page.reload()
+        expect(page.get_by_test_id("entry-counts")).to_be_visible()
+        expect(page.get_by_text("API Error")).to_have_count(0)
+        ui.shoot(page, shots, f"09_{moment}_{slug}")
+    page.goto(f"{app}/datasets/{pool.name}?view=gsal-top-of-pool")
+    ui.grid_ready(page)

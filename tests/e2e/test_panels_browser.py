@@ -5,9 +5,11 @@ from pathlib import Path
 import app_page as ui
 import fiftyone as fo
 import pytest
+from fiftyone import ViewField as F
 from playwright.sync_api import expect
 
 import gsal_fo.fo as gfo
+from gsal_fo.fo import rounds
 from tests.fo_pool import picture
 
 
@@ -21,20 +23,59 @@ def unscored(tmp_path_factory):
     dataset.delete()
 
 
-def test_a_click_on_a_concept_shows_exactly_the_pools_images_that_carry_it(page, app, pool, shots):
+def carriers(dataset, node):
+    """The pool's images with a proposal that looks like a node, counted by the database."""
+    dataset.reload()
+    left = dataset.exists("gsal_rank").exists("ground_truth", False)
+    if dataset.has_sample_field("gsal_round"):
+        left = left.exists("gsal_round", False)
+    return len(left.match(F("gsal_path").contains(node)))
+
+
+def test_each_click_on_a_concept_shows_exactly_the_pools_images_that_carry_it(page, app, pool, shots):
     ui.open_dataset(page, app, pool.name)
     panel = ui.open_panel(page, "gsal_concepts")
     rows = gfo.coverage(pool)
-    ui.click_dot(page, 1)
-    expect(panel.get_by_text(f"{rows[1]['pool']} images of the pool")).to_be_visible()
-    ui.expect_samples(page, rows[1]["pool"])
+    dots = sorted(r["node"] for r in rows)  # in this order the plot has them, whatever is chosen
+    nodes = [r["node"] for r in rows if r["pool"]]
+    for node in (nodes[1], nodes[4], nodes[0], nodes[-1]):
+        ui.click_dot(page, dots.index(node))
+        what = "image" if carriers(pool, node) == 1 else "images"
+        expect(panel.locator("p", has_text=f"{node}: {carriers(pool, node)} {what} of the pool")).to_be_visible()
+        ui.expect_samples(page, carriers(pool, node))
     ui.shoot(page, shots, "09_concepts")
-    boxes = gfo.node_view(pool, rows[1]["node"], patches=True)
-    panel.get_by_role("checkbox").first.click()
-    expect(panel.get_by_text(f"{len(boxes)} proposals of the pool")).to_be_visible()
-    expect(page.get_by_test_id("entry-counts")).to_have_text(f"{len(boxes)} patches")
+    expect(panel.locator(".textpoint text").first).to_be_visible()
+    assert panel.locator(".textpoint text").count() == len(rows)
     panel.get_by_text("Show all").click()
     ui.expect_samples(page, len(pool))
+    expect(panel.get_by_text("Click a concept to see")).to_be_visible()
+    ui.shoot(page, shots, "09_show_all")
+    assert panel.locator(".textpoint text").count() == len(rows), "every label once"
+    edges = len(rounds.graph_of(gfo.runs.load(pool).config).graph.edges)
+    assert panel.locator(".js-plotly-plot").first.locator(".js-line").count() == edges, "no line of a former choice"
+    ui.click_dot(page, dots.index(nodes[2]))
+    ui.expect_samples(page, carriers(pool, nodes[2]))
+
+
+def test_proposals_come_and_go_and_the_sidebar_stays(page, app, pool, shots):
+    ui.open_dataset(page, app, pool.name)
+    before = ui.sidebar_order(page)
+    panel = ui.open_panel(page, "gsal_concepts")
+    rows = gfo.coverage(pool)
+    node = rows[1]["node"]
+    ui.click_dot(page, sorted(r["node"] for r in rows).index(node))
+    ui.expect_samples(page, carriers(pool, node))
+    boxes = gfo.node_view(pool, node, patches=True)
+    panel.get_by_role("checkbox").first.click()
+    expect(panel.get_by_text(f"{len(boxes)} proposals of the pool")).to_be_visible()
+    ui.expect_samples(page, len(boxes), "patch")
+    ui.shoot(page, shots, "09_proposals")
+    panel.get_by_role("checkbox").first.click()
+    ui.expect_samples(page, carriers(pool, node))
+    assert ui.sidebar_order(page) == before
+    panel.get_by_text("Show all").click()
+    ui.expect_samples(page, len(pool))
+    assert ui.sidebar_order(page) == before
 
 
 def test_a_batch_is_looked_at_then_tagged(page, app, pool, shots):
@@ -52,12 +93,19 @@ def test_a_batch_is_looked_at_then_tagged(page, app, pool, shots):
     expect(panel.get_by_text("Tag this batch (4)")).to_be_visible()
     ui.expect_samples(page, 4)
     ui.shoot(page, shots, "11_preview")
-    rounds = len(gfo.runs.select_keys(pool))
-    panel.get_by_text("Tag this batch (4)").click()
+    families = {r["node"] for r in gfo.coverage(pool) if r["level"] == "coarse"}
+    panel.get_by_text("Families").click()
+    expect(panel.locator(".ytick text")).to_have_count(len(families))
+    assert set(panel.locator(".ytick text").all_text_contents()) <= families, "no bar of the labels that were shown first"
+    before = len(gfo.runs.select_keys(pool))
+    answers = []
+    page.on("response", lambda r: answers.append(r) if "gsal_preview#tag" in (r.request.post_data or "") else None)
+    panel.get_by_text("Tag this batch (4)").dblclick()
     expect(panel.get_by_text("4 images tagged").first).to_be_visible()
     ui.shoot(page, shots, "12_tagged")
+    ui.wait_until(page, lambda: len(answers) == 2)
     pool.reload()
-    assert len(gfo.runs.select_keys(pool)) == rounds + 1
+    assert len(gfo.runs.select_keys(pool)) == before + 1, "both clicks have tagged one round"
     tag = gfo.runs.load(pool, gfo.runs.select_keys(pool)[-1]).config.tag
     assert len(pool.match_tags(tag)) == 4
 

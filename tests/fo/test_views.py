@@ -27,7 +27,173 @@ def test_our_fields_get_a_group_and_a_persons_setup_stays(scored):
     assert config.color_scheme.color_pool == ["#ff0000"]
     assert [dict(s)["path"] for s in config.color_scheme.colorscales] == ["x", "gsal_map"]
     assert "GSAL-like view of mine" in scored.list_saved_views()
-    assert {"gsal_score", "gsal_path"} <= set(scored.list_indexes()) and scored.persistent
+    assert {"gsal_score", "gsal_path"} <= set(scored.list_indexes())
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_persistence_and_colors_are_the_owners_choice(scored, persistent):
+    scored.persistent = persistent
+    gfo.setup_views(scored)
+    assert scored.persistent == persistent
+    assert scored.app_config.color_scheme is None, "a dataset's scheme goes before everybody's own colors"
+
+
+def test_ticked_fields_are_joined_and_unticked_ones_stay_what_they_are(scored):
+    scored.add_sample_field("mine", fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification)
+    exclude = fo.ActiveFields(exclude=True, paths=["metadata.size_bytes", "gsal_path"])
+    ours = ["gsal_score", "gsal_fine", "gsal_proposals"]
+    for before, after in (
+        (None, ["ground_truth", "mine", *ours]),
+        (fo.ActiveFields(paths=["filepath"]), ["filepath", "ground_truth", *ours]),
+        (exclude, ["metadata.size_bytes", "gsal_path"]),
+    ):
+        scored.app_config.active_fields, scored.app_config.sidebar_groups = before, None
+        scored.save()
+        gfo.setup_views(scored)
+        active = scored.app_config.active_fields
+        assert active.paths == after and bool(active.exclude) == (before is exclude)
+
+
+def test_what_a_person_rearranges_after_set_up_stays_so(scored):
+    gfo.setup_views(scored)
+    config = scored.app_config
+    groups = {g.name: g for g in config.sidebar_groups}
+    groups["GSAL"].paths = [p for p in groups["GSAL"].paths if p not in ("gsal_score", "gsal_path")]
+    groups["labels"].paths = [*groups["labels"].paths, "gsal_path"]
+    config.sidebar_groups = [fo.SidebarGroupDocument(name="mine", paths=["gsal_score"]), *config.sidebar_groups]
+    config.active_fields = fo.ActiveFields(paths=["filepath"])
+    scored.save()
+    before = config.to_dict()
+    gfo.setup_views(scored)
+    assert scored.app_config.to_dict() == before
+    gfo.select(scored, 1)
+    (ours,) = [g for g in scored.app_config.sidebar_groups if g.name == "GSAL"]
+    assert {"gsal_round", "gsal_status"} <= set(ours.paths) and "gsal_score" not in ours.paths
+
+
+def test_a_persons_group_of_our_name_keeps_its_fields_first(scored):
+    groups = fo.DatasetAppConfig.default_sidebar_groups(scored)
+    scored.app_config.sidebar_groups = [*groups, fo.SidebarGroupDocument(name="GSAL", paths=["filepath"])]
+    scored.save()
+    gfo.setup_views(scored)
+    (ours,) = [g for g in scored.app_config.sidebar_groups if g.name == "GSAL"]
+    assert ours.paths == ["filepath", *fields.SCORE_FIELDS]
+
+
+def test_set_up_takes_what_others_have_arranged_meanwhile(scored):
+    """Two servers on one dataset: this process's copy of its settings is older than the database's."""
+    doc = {"name": "theirs", "paths": ["filepath"]}
+    scored._doc._get_collection().update_one(
+        {"_id": scored._doc.id}, {"$set": {"app_config.sidebar_groups": [{"name": "tags", "paths": []}, doc]}}
+    )
+    gfo.setup_views(scored)
+    scored.reload()
+    assert [g.name for g in scored.app_config.sidebar_groups] == ["tags", "GSAL", "theirs"]
+
+
+NAMES = ["gsal latest round", "GSAL: latest round", "Gsal - latest.round"]  # one slug
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_persons_view_of_the_same_name_or_slug_stays_and_is_named(scored, name):
+    gfo.select(scored, 2)
+    mine = scored.limit(3)
+    scored.save_view(name, mine, description="my own", color="#FF0000")
+    notes = []
+    made = gfo.setup_views(scored, on_event=lambda event: notes.append(event["message"]))
+    assert "GSAL: latest round" not in made and "GSAL: top of pool" in made
+    assert scored.load_saved_view(name) == mine and scored.get_saved_view_info(name)["description"] == "my own"
+    (note,) = notes
+    assert f'your saved view "{name}"' in note and '"GSAL: latest round" was not saved' in note
+    with pytest.warns(UserWarning, match="was not saved"):
+        gfo.setup_views(scored)
+    gfo.cancel(scored)
+    assert scored.load_saved_view(name) == mine
+    gfo.select(scored, 1)
+    scored.update_saved_view_info(name, {"name": "mine"})
+    assert "GSAL: latest round" in gfo.setup_views(scored)
+
+
+def test_our_views_are_changed_in_place_and_keep_what_a_person_may_edit(scored):
+    gfo.select(scored, 2)
+    gfo.setup_views(scored)
+    scored.update_saved_view_info("GSAL: latest round", {"color": "#FF0000"})
+    ids = {d.name: d.id for d in scored._doc.get_saved_views()}
+    second = gfo.select(scored, 3).values("id")
+    gfo.setup_views(scored)
+    assert {d.name: d.id for d in scored._doc.get_saved_views()} == ids
+    assert scored.load_saved_view("GSAL: latest round").values("id") == second
+    assert scored.get_saved_view_info("GSAL: latest round")["color"] == "#FF0000"
+
+
+def test_views_of_before_the_mark_are_known_as_ours(scored):
+    """As version 0.1.0 saved them."""
+    gfo.select(scored, 2)
+    scored.save_view("GSAL: latest round", scored.limit(1), description="Round 7: what to label now", color="#499CEF")
+    scored.save_view(
+        "GSAL: top of pool",
+        scored.limit(1),
+        description="The 200 best images that no round has picked",
+        color="#499CEF",
+    )
+    gfo.setup_views(scored)
+    assert len(scored.load_saved_view("GSAL: latest round")) == 2
+    assert len(scored.load_saved_view("GSAL: top of pool")) == 7
+
+
+def test_crops_are_made_anew_by_who_opens_them_after_set_up_and_leave_no_litter(scored):
+    gfo.setup_views(scored)
+    name = "GSAL: crops, hardest first"
+    first = scored.load_saved_view(name)
+    assert len(first) == 2 * 9
+    gfo.select(scored, 2)
+    gfo.setup_views(scored)
+    second = scored.load_saved_view(name)
+    assert len(second) == 2 * 7 and second._dataset.name != first._dataset.name
+    assert second._dataset.persistent and not fo.load_dataset(first._dataset.name).persistent
+    assert set(second.values("gsal_score")) == set(scored.select(second.values("sample_id")).values("gsal_score"))
+
+
+def test_a_clones_set_up_leaves_the_originals_crops(scored):
+    gfo.setup_views(scored)
+    crops = scored.load_saved_view("GSAL: crops, hardest first")
+    clone = scored.clone(f"{scored.name}-clone")
+    try:
+        gfo.setup_views(clone)
+        clone.load_saved_view("GSAL: crops, hardest first")
+        assert fo.load_dataset(crops._dataset.name).persistent
+    finally:
+        clone.delete()
+
+
+def test_a_cancelled_round_leaves_every_saved_view_with_its_place(scored):
+    first = gfo.select(scored, 2).values("id")
+    gfo.select(scored, 3)
+    gfo.setup_views(scored)
+    scored.save_view("my round", scored.match_tags("gsal_round_002"))
+    scored.save_view("picked", scored.exists("gsal_round"))
+    before = [(d.id, d.name, d.slug) for d in scored._doc.get_saved_views()]
+    gfo.cancel(scored)
+    scored.reload()
+    assert set(scored.load_saved_view("GSAL: latest round").values("id")) == set(first)
+    assert len(scored.load_saved_view("my round")) == 0 and len(scored.load_saved_view("GSAL: top of pool")) == 7
+    gfo.cancel(scored)
+    scored.reload()
+    assert len(scored.load_saved_view("GSAL: latest round")) == 0
+    assert "No round" in scored.get_saved_view_info("GSAL: latest round")["description"]
+    assert len(scored.load_saved_view("GSAL: top of pool")) == 9
+    assert [(d.id, d.name, d.slug) for d in scored._doc.get_saved_views()] == before
+    for name in scored.list_saved_views():
+        scored.load_saved_view(name).values("id")
+    again = gfo.select(scored, 1).values("id")
+    gfo.setup_views(scored)
+    assert scored.load_saved_view("GSAL: latest round").values("id") == again
+
+
+def test_cancelling_makes_no_view_that_was_not_there(scored):
+    gfo.select(scored, 1)
+    gfo.cancel(scored)
+    assert not scored.list_saved_views()
 
 
 def test_called_again_it_changes_nothing_but_adds_the_round(scored):
@@ -89,6 +255,29 @@ def test_the_workspace_has_what_there_is_and_a_persons_stay(scored, tmp_path, mo
     )
 
 
+@pytest.mark.parametrize("name", ["gsal", "GSAL", "Gsal!"])
+def test_a_persons_workspace_of_the_same_name_or_slug_stays_and_is_named(scored, name):
+    scored.save_workspace(name, fo.Space(children=[fo.Panel(type="Samples")]), description="my own")
+    notes = []
+    gfo.setup_views(scored, on_event=lambda event: notes.append(event["message"]))
+    assert scored.list_workspaces() == [name] and scored.get_workspace_info(name)["description"] == "my own"
+    assert [p.type for p in scored.load_workspace(name).children] == ["Samples"]
+    assert len(notes) == 1 and f'your workspace "{name}"' in notes[0]
+
+
+def test_our_workspace_that_a_person_has_arranged_anew_stays(scored, tmp_path, monkeypatch):
+    monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path))
+    gfo.setup_views(scored)
+    (doc,) = scored._doc.get_workspaces()
+    tabs = fo.Space(children=[fo.Panel(type="Samples"), fo.Panel(type="Map")])
+    doc.child, doc.name = fo.Space(children=[tabs], orientation="horizontal"), "GSAL"
+    doc.save()
+    gfo.plugin.install(tmp_path)
+    gfo.setup_views(scored)
+    (part,) = scored.load_workspace("GSAL").children
+    assert [p.type for p in part.children] == ["Samples", "Map"]
+
+
 def test_coverage_counts_labels_of_now_and_images_that_look_like_a_node(scored):
     batch = gfo.select(scored, 2)
     sample = batch.first()
@@ -114,12 +303,3 @@ def test_coverage_counts_labels_of_now_and_images_that_look_like_a_node(scored):
 def test_views_need_a_scoring(dataset):
     with pytest.raises(ValueError, match="run score first"):
         gfo.setup_views(dataset)
-
-
-def test_the_plugin_is_linked_once_and_nothing_of_others_is_replaced(tmp_path):
-    place = gfo.plugin.install(tmp_path)
-    assert place == tmp_path / "gsal" and (place / "fiftyone.yml").is_file()
-    assert gfo.plugin.install(tmp_path) == place
-    (tmp_path / "other" / "gsal").mkdir(parents=True)
-    with pytest.raises(ValueError, match="another plugin or file"):
-        gfo.plugin.install(tmp_path / "other")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import mannwhitneyu
 
-from gsal_fo.run_folder.shards import MANIFEST, write_table
+from gsal_fo.run_folder.shards import MANIFEST, ShardError, write_table
 from lightning_modules.data import resized
 from lightning_modules.fit_diffusion import FitSettings, auroc, collect, error_maps, fit
+from lightning_modules.fit_diffusion.folder import place
 from lightning_modules.fit_diffusion.latents import LatentFile
 from lightning_modules.fit_diffusion.run import fit_run
 from lightning_modules.fit_diffusion.trainer import Batches
@@ -347,3 +349,39 @@ def test_auroc_is_the_mann_whitney_statistic_with_ties():
     a, b = rng.integers(0, 6, 40).astype(float), rng.integers(0, 5, 30).astype(float)
     assert auroc(a, b) == pytest.approx(mannwhitneyu(a, b).statistic / (40 * 30))
     assert np.isnan(auroc(a, b[:0]))
+
+
+def test_a_finished_model_takes_the_place_of_an_older_one_and_of_nothing_else(tmp_path):
+    def made(name):
+        folder = tmp_path / "new"
+        (folder / "unet").mkdir(parents=True)
+        (folder / "unet" / "config.json").write_text(name)
+        (folder / "gsal.json").write_text(name)
+        return folder
+
+    out = tmp_path / "model"
+    for name in ("first", "second"):
+        place(made(name), out)
+        assert (out / "gsal.json").read_text() == (out / "unet" / "config.json").read_text() == name
+    for foreign in ("notes.txt", "unet/notes.txt", "vae/mine/config.json"):
+        (out / foreign).parent.mkdir(parents=True, exist_ok=True)
+        (out / foreign).write_text("mine")
+        with pytest.raises(ShardError, match=rf"came while the model was fitted, such as {foreign}; move them away"):
+            place(made("third"), out)
+        assert (out / foreign).read_text() == "mine" and (out / "gsal.json").read_text() == "second"
+        (out / foreign).unlink()
+        shutil.rmtree(tmp_path / "new")
+    shutil.rmtree(out)
+    (out / "unet").mkdir(parents=True)
+    (out / "unet" / "config.json").write_text("another's diffusers model")
+    with pytest.raises(ShardError, match=r"such as unet/config\.json"):
+        place(made("fourth"), out)
+    shutil.rmtree(out)
+    out.write_text("a file")
+    with pytest.raises(OSError):
+        place(tmp_path / "new", out)
+    assert out.read_text() == "a file"
+    out.unlink()
+    out.mkdir()
+    place(tmp_path / "new", out)
+    assert (out / "gsal.json").read_text() == "fourth" and [p.name for p in tmp_path.iterdir()] == ["model"]

@@ -83,9 +83,9 @@ def label(dataset, sample_id, *boxes):
 class TestCoverage:
     def test_the_graph_and_the_table_hold_every_node(self, scored):
         event = Event("gsal_concepts", scored, "on_load")
-        nodes = event.data["graph"][-1]
         rows = gfo.coverage(scored)
-        assert nodes["ids"] == [r["node"] for r in rows] == [r["node"] for r in event.data["rows"]]
+        assert event.data["graph"][-1]["ids"] == sorted(r["node"] for r in rows)
+        assert [r["node"] for r in event.data["rows"]] == [r["node"] for r in rows] == event.state["order"]
         rare = {r["node"] for r in event.data["rows"] if r["state"].startswith("yes, <= ")}
         assert rare == {"petal", "surface", "bright"}
         assert {"graph", "rows", "rounds", "open_score", "open_select", "open_export", "open_ingest"} <= event.shown
@@ -211,7 +211,7 @@ class TestPreview:
     def test_the_button_tags_exactly_what_was_shown(self, scored):
         shown = Event("gsal_preview", scored, "on_load", settings(amount=3, lam=0.25, batch="greedy"))
         ids = shown.view.values("id")
-        state = settings(amount=3, lam=0.25, batch="greedy") | {"mark": shown.state["mark"]}
+        state = settings(amount=3, lam=0.25, batch="greedy") | {"batch": shown.state["batch"]}
         event = Event("gsal_preview", scored, "tag", state)
         assert event.notices == [("success", "3 images tagged gsal_round_001")]
         scored.reload()
@@ -222,7 +222,7 @@ class TestPreview:
     def test_a_batch_of_before_a_label_is_not_tagged(self, scored):
         shown = Event("gsal_preview", scored, "on_load", settings(amount=3))
         label(scored, shown.view.values("id")[0], box("void"))
-        event = Event("gsal_preview", scored, "tag", settings(amount=3) | {"mark": shown.state["mark"]})
+        event = Event("gsal_preview", scored, "tag", settings(amount=3) | {"batch": shown.state["batch"]})
         assert event.notices[0][0] == "error" and "have changed" in event.notices[0][1]
         assert not gfo.runs.select_keys(scored)
 

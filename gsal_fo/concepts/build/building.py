@@ -14,7 +14,7 @@ from gsal_fo.concepts.build import file as graph_file
 from gsal_fo.concepts.build import llm
 from gsal_fo.concepts.build.vocabulary import Vocabulary, spoken
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.pages import candidates_page
+from gsal_fo.pages import candidates_page, files
 from gsal_fo.run_folder import shards
 from gsal_fo.user_files import MOST_YAML, read_text
 from gsal_fo.worker import embedding
@@ -127,7 +127,7 @@ def from_pool(
             name become one concept.
         out: the graph file with them.
         base: the graph file that they are added to; every line of it is kept. None is the run's own copy.
-        force: overwrite ``out``.
+        force: overwrite ``out`` and ``page``.
         most: candidates at most.
         clip, pretrained: the CLIP that names candidates, and embeds crops where the run has not.
         vocabulary: the words for names.
@@ -138,6 +138,10 @@ def from_pool(
     """
     if bool(add) != (out is not None):
         raise ValueError("candidates are added with both --add NAME and --out FILE (the new graph file)")
+    sheet = page.with_suffix(".png")
+    if sheet == page:
+        raise ValueError(f"{page} is to be an HTML page, the picture beside it gets .png; give a name that ends in .html")
+    files.check_new(page, sheet, force=force)  # refused here, not after the work
     config = shards.read_json(run / "config.json")
     if config.get("kind") != "score":
         raise ValueError(f"{run} is no scoring; give the run folder of gsal score")
@@ -150,8 +154,7 @@ def from_pool(
     found = graph_candidates.find(run, graph, most=most, embed=lambda crops: embed([], crops)[1])
     taught = _taught() if clip == "embedded" else ()
     graph_candidates.name_them(found, graph, Vocabulary.load(vocabulary), embed, taught=taught)
-    sheet = page.with_suffix(".png")
-    candidates_page.write(found, page, sheet, graph=graph.name, run=str(run))
+    candidates_page.write(found, page, sheet, graph=graph.name, run=str(run), force=force)
     if out is None:
         return Proposed(found, page, sheet, None)
     source = base or run / "concepts.yaml"

@@ -9,7 +9,7 @@ from fiftyone import ViewField as F
 from gsal_fo.acquisition import preview
 from gsal_fo.config import GsalParams, from_dict
 from gsal_fo.fo import runs
-from gsal_fo.fo.app import live
+from gsal_fo.fo.app import live, saved_views
 from gsal_fo.fo.dataset import pool
 
 LEVELS = ("fine", "coarse", "abstract")
@@ -68,7 +68,7 @@ def node_view(dataset: Any, node: str, *, run_key: str | None = None, patches: b
             whose proposals another one has replaced.
     """
     view = _carrying(dataset, node, live.of(dataset, run_key), patches)
-    return _proposals(view, node).to_patches("gsal_proposals") if patches else view
+    return _proposals(view, node).add_stage(saved_views.as_patches("gsal_proposals")) if patches else view
 
 
 def shown_node(dataset: Any, node: str, now: live.Live, *, patches: bool = False) -> tuple[list[dict[str, Any]], int]:
@@ -79,7 +79,7 @@ def shown_node(dataset: Any, node: str, now: live.Live, *, patches: bool = False
     view = _carrying(dataset, node, now, patches)
     if not patches:
         return view._serialize(), len(view)
-    stages = [*_proposals(view, node)._serialize(), fo.ToPatches("gsal_proposals")._serialize()]
+    stages = [*_proposals(view, node)._serialize(), saved_views.as_patches("gsal_proposals")._serialize()]
     return stages, view.sum(F("gsal_proposals.detections").filter(F("path").contains(node)).length())
 
 

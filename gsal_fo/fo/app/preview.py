@@ -1,7 +1,9 @@
 """A batch before it is tagged, from stored statistics alone, and the same batch tagged."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import fiftyone as fo
@@ -11,7 +13,7 @@ from gsal_fo.acquisition import picking
 from gsal_fo.acquisition import preview as pure
 from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.config import GsalParams, from_dict
-from gsal_fo.fo import rounds
+from gsal_fo.fo import rounds, runs
 from gsal_fo.fo.app import live
 from gsal_fo.fo.dataset import pool
 from gsal_fo.run_folder import cache
@@ -37,12 +39,11 @@ class Preview:
     ``ids`` in the order picked; ``pool``: images that could have been picked; ``boxes`` and ``minutes`` expected of the
     whole batch; ``mix`` rows as in ``gsal_fo.preview.mix``; ``repeats`` (place, earlier place, cosine) of the
     near-duplicates, None where the run has no embeddings; ``overlap`` rival -> shared picks, None where it cannot rank;
-    ``chance``: shared picks that a random draw has on average; ``missing``: ids whose files are gone; ``mark`` of the
-    dataset that it was made from; ``sentences``: why each of the first picks has its rank.
+    ``chance``: shared picks that a random draw has on average; ``missing``: ids whose files are gone; ``sentences``:
+    why each of the first picks has its rank.
     """
 
     key: str
-    mark: str
     ids: list[str]
     pool: int
     boxes: float
@@ -53,6 +54,14 @@ class Preview:
     chance: float
     missing: list[str]
     sentences: list[str]
+
+    @property
+    def batch(self) -> str:
+        """A digest of the images, whatever their order."""
+        return _digest(self.ids)
+
+
+_tagging = Lock()
 
 
 def params_of(dataset: Any, run_key: str | None = None) -> GsalParams:
@@ -83,7 +92,6 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
     ranking, rows, missing = rounds.choose(root, state, state.free, asked.params, rows_of)
     return Preview(
         key=now.key,
-        mark=now.mark,
         ids=[str(table.ids[r]) for r in rows],
         pool=len(ranking.choice),
         boxes=float(boxes[rows].sum()),
@@ -100,15 +108,50 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
     )
 
 
-def tag(dataset: Any, shown: Preview, asked: Asked) -> fo.DatasetView:
-    """Tag and record exactly the batch that a preview has shown, as the next round.
+class Changed(ValueError):
+    """The dataset is not the one any more that a preview was made of."""
+
+
+def tag(dataset: Any, asked: Asked, *, run_key: str | None = None, batch: str | None) -> tuple[fo.DatasetView, str]:
+    """Tag and record exactly the batch that a preview has shown, as the next round; asked twice, it is tagged once.
+
+    Args:
+        dataset: the dataset.
+        asked: what the preview was made of.
+        run_key: its scoring; None is the latest.
+        batch: the preview's own.
+
+    Returns:
+        The batch, best first, and its tag.
 
     Raises:
-        ValueError: the dataset has changed since the preview, so the batch may be another one now.
+        Changed: labels, rounds or images have changed since the preview, so the batch may be another one now.
+        ValueError: as `select`.
     """
-    if live.of(dataset, shown.key).mark != shown.mark:
-        raise ValueError("labels, rounds or images have changed since this preview; look at it again, then tag")
-    return rounds.select(dataset, len(shown.ids), distinct=asked.distinct, run_key=shown.key, params=asked.params)
+    root = pool.check_samples(dataset)
+    with _tagging:  # both clicks of a double click come here at the same time
+        root.reload()
+        name = _tagged_as(root, batch)
+        if name is None:
+            shown = preview(root, asked, run_key=run_key)
+            if shown.batch != batch:
+                raise Changed("labels, rounds or images have changed since the preview; this is the batch of now")
+            options = {"distinct": asked.distinct, "run_key": shown.key, "params": asked.params}
+            rounds.select(root, len(shown.ids), exactly=shown.ids, **options)
+            name = runs.load(root, runs.select_keys(root)[-1]).config.tag
+    return rounds.batch_view(root, name), name
+
+
+def _tagged_as(dataset: fo.Dataset, batch: str | None) -> str | None:
+    """The tag of the latest round where it is this batch."""
+    for key in runs.select_keys(dataset)[-1:]:
+        if _digest([p["id"] for p in runs.picks(dataset, key)]) == batch:
+            return str(runs.load(dataset, key).config.tag)
+    return None
+
+
+def _digest(ids: list[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
 def picks_view(dataset: fo.Dataset, ids: list[str]) -> fo.DatasetView:

@@ -1,51 +1,64 @@
-"""How a scored dataset looks in the App: sidebar, colors, indexes, saved views."""
+"""How a scored dataset looks in the App: sidebar, colors, indexes, saved views, workspace."""
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from gsal_fo.fo import rounds, runs
-from gsal_fo.fo.app import sidebar, workspace
+from gsal_fo.fo import progress, rounds, runs
+from gsal_fo.fo.app import saved_views, sidebar, workspace
+from gsal_fo.fo.app.saved_views import Wanted
 from gsal_fo.fo.dataset import fields, pool
 
 TOP = 200  # images of the view "top of pool"
 HARD = 1.0  # standard deviations of difficulty of the view "hard but common"
-SHOWN = ("gsal_score", "gsal_fine", "gsal_proposals")  # bubbles on the grid; the reasons are in the sample modal
 INDEXES = ("gsal_score", "gsal_rank", "gsal_round", "gsal_path", "gsal_fine.label")
-OURS = "GSAL: "  # saved views whose names begin so are ours
+LATEST = "latest round"
+NO_ROUND = fields.ROUND_TAG.format(0)  # rounds count from 1: nothing has this tag
 
 
-def setup_views(dataset: Any) -> list[str]:
+def setup_views(dataset: Any, *, on_event: progress.OnEvent | None = None) -> list[str]:
     """Give a scored dataset a sidebar group, active fields, colors, indexes, saved views and a workspace.
 
-    What a person has set up stays: groups, active fields, colors, views and workspaces of other names are merged, never
-    replaced.
+    What a person has set up stays: only what set-up itself has made is changed. A view or workspace of a person's that
+    has the name of one of ours stays, and a note says that ours was not saved.
+
+    Args:
+        dataset: a scored dataset.
+        on_event: receives notes; None gives them as Python warnings.
 
     Returns:
-        The names of the saved views.
+        The names of our saved views.
 
     Raises:
         ValueError: the dataset has not been scored.
     """
     root = pool.check_samples(dataset)
     record = runs.load(root).config
-    root.persistent = True
-    config = root.app_config
-    sidebar.group(root)
-    active = list(config.active_fields.paths) if config.active_fields else []
-    wanted = [record.label_field, *SHOWN] if root.has_sample_field(record.label_field) else list(SHOWN)
-    config.active_fields = fo.ActiveFields(
-        paths=[*active, *(n for n in wanted if n not in active and root.get_field(n))]
-    )
-    config.color_scheme = _colors(config.color_scheme)
+    tell = _teller(on_event)
+    _reload_config(root)
+    sidebar.arrange(root, record.label_field)
+    _colors(root.app_config.color_scheme)
     root.save()
     have = root.get_index_information()
     for path in INDEXES:
         if root.get_field(path) is not None and path not in have:
             root.create_index(path)
-    workspace.save(root)
-    return _views(root, record)
+    workspace.save(root, tell)
+    return saved_views.save(root, {**_of_scoring(root, record), **_of_rounds(root)}, tell)
+
+
+def follow_rounds(dataset: fo.Dataset) -> None:
+    """Point our saved views at what is there after a round has come or gone; one may be open, so none is deleted.
+
+    *latest round* goes to the round before, or to nothing. Views that a person has saved stay as they are.
+    """
+    wanted = _of_rounds(dataset) or {LATEST: Wanted(dataset.match_tags(NO_ROUND), "No round: select a batch")}
+    if runs.score_keys(dataset):
+        wanted |= _of_scoring(dataset, runs.load(dataset).config)
+    saved_views.point_again(dataset, wanted)
 
 
 HOW = {
@@ -78,45 +91,59 @@ def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
     return out
 
 
-def _colors(scheme: fo.ColorScheme | None) -> fo.ColorScheme:
-    """The scheme with a color map for our error maps. FiftyOne 1.22's grid draws every map in its own default colors,
-    whatever a scheme says; the maps are made to be readable in those, too."""
-    scheme = scheme or fo.ColorScheme(color_by="value")  # by value: maps get their color map, concepts a color each
-    scales = [dict(s) for s in scheme.colorscales or []]
-    if not any(s.get("path") == "gsal_map" for s in scales):
-        scales.append({"path": "gsal_map", "name": "inferno"})
-    scheme.colorscales = scales
-    return scheme
+def _teller(on_event: progress.OnEvent | None) -> Callable[[str], None]:
+    if on_event is None:
+        return lambda text: warnings.warn(text, stacklevel=4)
+    return lambda text: on_event({"event": "note", "message": text})
 
 
-def _views(dataset: fo.Dataset, record: Any) -> list[str]:
-    """Save our views; none holds a list of ids, so they follow the fields."""
+def _reload_config(dataset: fo.Dataset) -> None:
+    """Take what others have arranged meanwhile, unless the caller has changes of the App's config to save."""
+    if not any(name.startswith("app_config") for name in dataset._doc._get_changed_fields()):
+        dataset._doc.reload("app_config")
+
+
+def _colors(scheme: fo.ColorScheme | None) -> None:
+    """Into a color scheme of the dataset's, a color map for our error maps; none is made, since a scheme goes before
+    everybody's own. FiftyOne 1.22's grid draws every map in its own default colors, whatever a scheme says; the maps
+    are made to be readable in those, too."""
+    if scheme is not None and not any(s.get("path") == "gsal_map" for s in scheme.colorscales or []):
+        scheme.colorscales = [*(scheme.colorscales or []), {"path": "gsal_map", "name": "inferno"}]
+
+
+def _of_scoring(dataset: fo.Dataset, record: Any) -> dict[str, Wanted]:
+    """Views of the pool; none holds a list of ids, so they follow the fields."""
     rest = left(dataset, record.label_field)
     graph = rounds.graph_of(record)
     rare = [node for node in record.rare if graph.level(node) == "fine"]
-    wanted: dict[str, tuple[fo.DatasetView, str]] = {
-        "top of pool": (rest.sort_by("gsal_rank").limit(TOP), f"The {TOP} best images that no round has picked"),
-        "rare concepts": (
+    return {
+        "top of pool": Wanted(rest.sort_by("gsal_rank").limit(TOP), f"The {TOP} best images that no round has picked"),
+        "rare concepts": Wanted(
             rest.match({"gsal_path": {"$in": [*rare, fields.UNMATCHED]}}).sort_by("gsal_rank"),
             f"Pool images that look like a rare concept: {', '.join(rare) or 'none'}, or like none that has labels",
         ),
-        "hard but common": (
+        "hard but common": Wanted(
             rest.match((F("gsal_difficulty") > HARD) & (F("gsal_rarity") < 0)).sort_by("gsal_difficulty", reverse=True),
             f"Pool images above {HARD:g} sd of difficulty whose concepts have been labeled more than most",
         ),
-        "crops, hardest first": (
-            rest.to_patches("gsal_proposals").sort_by("gsal_proposals.difficulty", reverse=True),
+        "crops, hardest first": Wanted(
+            rest,
             "Every proposal of the pool as a crop, by its own difficulty",
+            patches="gsal_proposals",
+            sort="gsal_proposals.difficulty",
         ),
-        "no proposals": (
+        "no proposals": Wanted(
             rest.match(F("gsal_proposals.detections.source").contains("whole")).sort_by("gsal_rank"),
             "Pool images in which the detector found nothing",
         ),
-        "failed": (dataset.exists("gsal_error"), "Images without a score, with the reason in gsal_error"),
+        "failed": Wanted(dataset.exists("gsal_error"), "Images without a score, with the reason in gsal_error"),
     }
-    for key in runs.select_keys(dataset)[-1:]:
-        last = runs.load(dataset, key).config
-        wanted["latest round"] = (rounds.batch_view(dataset, last.tag), f"Round {last.round}: what to label now")
-    for name, (view, description) in wanted.items():
-        dataset.save_view(OURS + name, view, description=description, color="#499CEF", overwrite=True)
-    return [OURS + name for name in wanted]
+
+
+def _of_rounds(dataset: fo.Dataset) -> dict[str, Wanted]:
+    """The view of the latest round; none where there is no round."""
+    found = [runs.load(dataset, key).config for key in runs.select_keys(dataset)]
+    if not found:
+        return {}
+    last = max(found, key=lambda config: config.round)
+    return {LATEST: Wanted(rounds.batch_view(dataset, last.tag), f"Round {last.round}: what to label now")}

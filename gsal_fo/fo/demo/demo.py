@@ -16,6 +16,7 @@ import gsal_fo.fo as gfo
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.config import GsalParams, TrainConfig
 from gsal_fo.fo.demo.simulated_labeler import LABELS, MARK, Truth, import_pool, label
+from gsal_fo.pages import files
 from gsal_fo.pages.report import PickedImage, RoundPage, write_report
 from gsal_fo.run_folder import shards
 from gsal_fo.synthetic.thin_film import RARE, make_pool
@@ -85,6 +86,7 @@ def run_demo(config: DemoConfig, *, on_event: OnEvent, say: Callable[[str], None
     """Make pool and dataset, play both strategies, write ``summary.json`` and ``report.html``; returns the summary."""
     started = time.monotonic()
     out = _own_folder(config.out)
+    files.check_new(out / "report.html", otherwise="move it away, or choose another --out")
     clock = Clock()
     say(f"making {config.images} synthetic CT slices in {out / 'pool'}")
     with clock.stage("make the pool"):

@@ -1,10 +1,11 @@
-"""What the panels share: doors to the operators, the run picker, what to do next, notices in the place of traces."""
+"""What the panels share: errors as notices, doors to the operators, the run picker, what to do next."""
 
-import functools
-
+import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from gsal_fo.fo import runs
+
+from ..shared import need_dataset, sentence, tell
 
 URI = "@gsal/active-learning/"
 NEXT = {  # key, label, icon, operator
@@ -18,17 +19,26 @@ NEXT = {  # key, label, icon, operator
 OF_A_ROUND = ("export", "annotate", "ingest", "cancel")
 
 
-def said(method):
-    """A panel event in which what a person can mend becomes a notice, not a stack trace."""
+class Panel(foo.Panel):
+    """A panel in which every error of an event is a notice, and one of the drawing a line in the panel's place."""
 
-    @functools.wraps(method)
-    def event(self, ctx):
+    def execute(self, ctx):
+        """FiftyOne's only door to a panel: every event and the drawing after it come through here."""
         try:
-            return method(self, ctx)
-        except ValueError as error:
-            ctx.ops.notify(str(error), variant="error")
-
-    return event
+            if ctx.params.get("__method__") not in (None, "on_startup", "on_unload"):
+                need_dataset(ctx)
+            return super().execute(ctx)
+        except Exception as error:
+            tell(ctx, error)
+        try:
+            need_dataset(ctx)
+            drawn = self.render(ctx)
+        except Exception as error:
+            panel = types.Object()
+            panel.view("problem", types.AlertView(label=sentence(error), severity="warning"))
+            drawn = page(panel)
+        ctx.ops.show_panel_output(drawn)
+        return None
 
 
 class Doors:
@@ -76,6 +86,16 @@ class Doors:
     def refresh(self, ctx):
         """Read the dataset as it is now."""
         raise NotImplementedError
+
+
+def put(ctx, name, value):
+    """Give a plot or table its data.
+
+    The App keeps a copy of it in the panel's state, and lays what comes over the copy, place by place: where the list
+    had been longer, its end would stay on the screen. So the copy goes first. No state of ours may have such a name.
+    """
+    ctx.panel.set_state(name, None)
+    ctx.panel.set_data(name, value)
 
 
 def row(panel, name, align="center"):

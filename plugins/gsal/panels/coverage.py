@@ -9,7 +9,8 @@ from gsal_fo.fo.app import coverage as covering
 from gsal_fo.fo.app import live
 from gsal_fo.pages import plots
 
-from .common import NEXT, Doors, button, chosen_run, page, run_picker, said
+from ..shared import sentence
+from .common import NEXT, Doors, Panel, button, chosen_run, page, put, run_picker
 
 HELP = """Each dot is a concept: its **area** is the share of the pool's images that look like it, its **color** how
 much of it has been labeled (dark: nothing yet), the number beside it the labeled instances. An orange ring marks a
@@ -33,7 +34,7 @@ EMPTY = """### Not scored yet
 YAML file with your labels, their families and attributes), and unlabeled images in this dataset."""
 
 
-class ConceptCoverage(Doors, foo.Panel):
+class ConceptCoverage(Doors, Panel):
     """Coverage per concept as a graph, a table and by round; a click sets the App's view."""
 
     @property
@@ -62,20 +63,17 @@ class ConceptCoverage(Doors, foo.Panel):
         ctx.panel.state.node = None
         self._read(ctx)
 
-    @said
     def on_node(self, ctx):
         """A click on the graph; only nodes have an id."""
         if node := ctx.params.get("id"):
             self._show(ctx, node)
 
-    @said
     def on_row(self, ctx):
-        """A click on a row's button: the event names the row's place only."""
-        rows = gfo.coverage(ctx.dataset, run_key=chosen_run(ctx))
-        if 0 <= (place := ctx.params.get("row", -1)) < len(rows):
-            self._show(ctx, rows[place]["node"])
+        """A click on a row's button: the event names its place only, and rows may stand in another order by now."""
+        shown = ctx.panel.state.order or [r["node"] for r in gfo.coverage(ctx.dataset, run_key=chosen_run(ctx))]
+        if 0 <= (place := ctx.params.get("row", -1)) < len(shown):
+            self._show(ctx, shown[place])
 
-    @said
     def on_patches(self, ctx):
         """Images or their proposals."""
         ctx.panel.state.patches = bool(ctx.params.get("value"))
@@ -98,7 +96,7 @@ class ConceptCoverage(Doors, foo.Panel):
                 panel.view("problem", types.AlertView(label=state.problem, severity="warning"))
                 panel.btn("refresh", label="Try again", icon="refresh", on_click=self.refresh, variant="outlined")
         else:
-            top = self.doors(panel, *NEXT, rounds=bool(state.rounds))
+            top = self.doors(panel, *NEXT, rounds=bool(state.has_round))
             button(top, "refresh", label="Refresh", icon="refresh", on_click=self.refresh, variant="outlined")
             run_picker(panel, state.keys or [], self.on_run)
             panel.md(state.scoring or "", name="scoring")
@@ -127,16 +125,17 @@ class ConceptCoverage(Doors, foo.Panel):
             now = live.of(ctx.dataset, key)
             rows, graph, past = covering.rows(now), now.state.graph, covering.history(ctx.dataset, now)
             state.scoring = gfo.scoring_line(ctx.dataset, run_key=key)
-        except ValueError as error:
-            state.problem, state.unscored = str(error), not runs.score_keys(ctx.dataset)
+        except Exception as error:
+            state.problem, state.unscored = sentence(error), not runs.score_keys(ctx.dataset)
             return
         state.problem, state.keys = None, runs.score_keys(ctx.dataset)
-        state.rounds = len(past) - 1
+        state.has_round = len(past) > 1
         state.layout = plots.graph_layout(graph)
-        ctx.panel.data.graph = plots.concept_graph(graph, rows, state.node)
-        ctx.panel.data.rows = [in_words(r) for r in rows]
+        put(ctx, "graph", plots.concept_graph(graph, rows, state.node))
+        put(ctx, "rows", [in_words(r) for r in rows])
+        state.order = [r["node"] for r in rows]
         rarest = [r["node"] for r in rows if r["level"] == "fine"][:LINES]
-        ctx.panel.data.rounds = plots.rounds(past, rarest)
+        put(ctx, "rounds", plots.rounds(past, rarest))
 
     def _show(self, ctx, node):
         state, now = ctx.panel.state, live.of(ctx.dataset, chosen_run(ctx))
@@ -146,7 +145,7 @@ class ConceptCoverage(Doors, foo.Panel):
         state.node = node
         state.shown = f"**{node}**: {count} {what}{'' if count == 1 else 's'} of the pool"
         ctx.trigger("set_view", {"view": stages})
-        ctx.panel.data.graph = plots.concept_graph(now.state.graph, covering.rows(now), node)
+        put(ctx, "graph", plots.concept_graph(now.state.graph, covering.rows(now), node))
 
 
 def in_words(row):

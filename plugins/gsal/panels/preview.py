@@ -13,7 +13,8 @@ from gsal_fo.fo.app import forms
 from gsal_fo.fo.app import preview as previewing
 from gsal_fo.pages import plots
 
-from .common import Doors, button, chosen_run, page, row, run_picker, said, share
+from ..shared import sentence
+from .common import Doors, Panel, button, chosen_run, page, put, row, run_picker, share
 
 HELP = """The batch that **Tag this batch** would make, before anything is tagged: nothing is written until then, and no
 model runs. Compare its boxes with those of the labeled set and of the pool, its cost with your time, and its images
@@ -29,7 +30,7 @@ PLACES = {  # where the form keeps each setting
 }
 
 
-class BatchPreview(Doors, foo.Panel):
+class BatchPreview(Doors, Panel):
     """What a batch would be, and the button that makes it."""
 
     @property
@@ -77,31 +78,32 @@ class BatchPreview(Doors, foo.Panel):
         """Rank a large pool greedily, now that it was asked for."""
         self._read(ctx, patient=True)
 
-    @said
     def show_repeats(self, ctx):
         """Each near-duplicate beside the pick that it repeats."""
         shown = previewing.preview(ctx.dataset, self._asked(ctx), run_key=chosen_run(ctx))
         ids = [shown.ids[k] for place, earlier, _ in shown.repeats or [] for k in (earlier, place)]
         ctx.ops.set_view(view=previewing.picks_view(ctx.dataset, list(dict.fromkeys(ids))))
 
-    @said
     def show_picks(self, ctx):
         """The picks in the grid."""
         shown = previewing.preview(ctx.dataset, self._asked(ctx), run_key=chosen_run(ctx))
         ctx.ops.set_view(view=previewing.picks_view(ctx.dataset, shown.ids))
 
-    @said
+    def ask_tag(self, ctx):
+        """The button was pressed: it is disabled first, at once, then ``tag`` runs as an event of its own."""
+        ctx.panel.state.tagging = True
+        ctx.prompt(self.method_to_uri("tag"), skip_prompt=True)
+
     def tag(self, ctx):
         """Select exactly what is shown."""
-        asked = self._asked(ctx)
-        shown = previewing.preview(ctx.dataset, asked, run_key=chosen_run(ctx))
-        if shown.mark != ctx.panel.state.mark:
+        state = ctx.panel.state
+        state.tagging = False
+        try:
+            batch, name = previewing.tag(ctx.dataset, self._asked(ctx), run_key=chosen_run(ctx), batch=state.batch)
+        except previewing.Changed:
             self._read(ctx)
-            raise ValueError("labels, rounds or images have changed since the preview; this is the batch of now")
-        batch = previewing.tag(ctx.dataset, shown, asked)
-        key = runs.select_keys(ctx.dataset)[-1]
-        name = runs.load(ctx.dataset, key).config.tag
-        ctx.panel.state.tagged = f"**{len(batch)} images tagged `{name}`.** Next: export them for your labeling tool."
+            raise
+        state.tagged = f"**{len(batch)} images tagged `{name}`.** Next: export them for your labeling tool."
         ctx.ops.reload_dataset()
         ctx.ops.set_view(view=batch)
         ctx.ops.notify(f"{len(batch)} images tagged {name}", variant="success")
@@ -170,7 +172,8 @@ class BatchPreview(Doors, foo.Panel):
         """What the batch is, and the buttons."""
         state = ctx.panel.state
         buttons, plain = row(panel, "buttons"), {"variant": "outlined"}
-        button(buttons, "tag", label=f"Tag this batch ({state.count})", on_click=self.tag, variant="contained")
+        label = f"Tagging ({state.count})" if state.tagging else f"Tag this batch ({state.count})"
+        button(buttons, "tag", label=label, on_click=self.ask_tag, variant="contained", disabled=bool(state.tagging))
         button(buttons, "show_picks", label="Show picks", on_click=self.show_picks, **plain)
         if state.repeats:
             label = f"Show near-duplicates ({state.repeats})"
@@ -223,7 +226,7 @@ class BatchPreview(Doors, foo.Panel):
     def _read(self, ctx, patient=False, grid=True):
         """Rank anew and say what came of it."""
         state = ctx.panel.state
-        state.keys = runs.score_keys(ctx.dataset)
+        state.keys, state.tagging = runs.score_keys(ctx.dataset), False
         state.unscored = not state.keys
         if state.unscored:
             return
@@ -234,14 +237,15 @@ class BatchPreview(Doors, foo.Panel):
             if state.waiting:
                 return
             shown = previewing.preview(ctx.dataset, asked, run_key=key)
-        except (ValueError, TypeError) as error:
-            state.problem, state.facts = str(error), None
+        except Exception as error:
+            state.problem, state.facts = sentence(error), None
             return
         rows = [r for r in shown.mix if r["level"] == state.level]
-        state.problem, state.mark, state.count, state.bars = None, shown.mark, len(shown.ids), len(rows)
+        state.problem, state.batch = None, shown.batch
+        state.count, state.bars = len(shown.ids), len(rows)
         state.repeats = len(shown.repeats or [])
         state.facts, state.why = facts(shown), why(shown)
-        ctx.panel.data.mix = plots.shares(rows)
+        put(ctx, "mix", plots.shares(rows))
         if grid:
             state.tagged = None
             ctx.ops.set_view(view=previewing.picks_view(ctx.dataset, shown.ids))

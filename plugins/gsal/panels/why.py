@@ -7,7 +7,8 @@ from gsal_fo.fo import runs
 from gsal_fo.fo.app import why as whys
 from gsal_fo.pages import crop_sheet, plots
 
-from .common import page
+from ..shared import sentence
+from .common import Panel, page, put
 
 HELP = """The ranking that chose this image, taken apart: how its score adds up, which concepts were rare with how many
 labels, and each proposal's crop above the same piece of the error map (yellow: where the diffusion model struggles).
@@ -17,7 +18,7 @@ Run **GSAL: score the unlabeled images** from the operator browser (the key **`*
 LEVELS = {"fine": "label", "coarse": "family", "abstract": "attribute"}
 
 
-class WhyThisImage(foo.Panel):
+class WhyThisImage(Panel):
     """The open sample, explained; follows the arrow keys."""
 
     @property
@@ -65,21 +66,21 @@ class WhyThisImage(foo.Panel):
             return
         try:
             shown = whys.why(ctx.dataset, _sample(ctx))
-        except ValueError as error:
-            state.problem = f"### Nothing to explain\n{error}"
+        except Exception as error:
+            state.problem = f"### Nothing to explain\n{sentence(error)}"
             return
         where = f"Round {shown.round}, " if shown.round else ""
         state.sentence = f"#### {headline(shown.facts)}\n{shown.sentence}\n\n*{where}{shown.key}*"
         state.indicators = indicators(shown.facts)
         if shown.terms:
-            ctx.panel.data.terms = plots.waterfall(shown.terms)
+            put(ctx, "terms", plots.waterfall(shown.terms))
             state.waterfall = plots.waterfall_layout(shown.terms)
         try:
             traces, layout = crop_sheet.figure(whys.pictures(shown), [caption(p) for p in shown.proposals])
-        except ValueError as error:
-            state.unreadable = str(error)
+        except Exception as error:
+            state.unreadable = sentence(error)
             return
-        ctx.panel.data.proposals = traces
+        put(ctx, "proposals", traces)
         state.sheet = {**plots.PLAIN, **layout}
 
 
