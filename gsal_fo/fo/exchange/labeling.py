@@ -58,12 +58,12 @@ def present(dataset: fo.Dataset, name: str, ids: Sequence[str]) -> dict[str, Pre
     if not dataset.has_sample_field(name):
         return {}
     each = f"{name}.detections"
-    paths = [each, f"{each}.label", f"{each}.bounding_box", f"{name}.{LABEL_SOURCE}.boxes"]
-    rows = pool.rows_of(dataset, ids, paths[1:])
+    paths = [f"{each}.label", f"{each}.bounding_box", f"{name}.{LABEL_SOURCE}.boxes"]
+    labeled = sorted(bulk.matching(dataset, ids, {name: {"$ne": None}}))
+    rows = pool.rows_of(dataset, labeled, paths)
     return {
-        i: Present(list(zip(names, boxes, strict=True)), not names and written == 0)
+        i: Present(list(zip(names or [], boxes or [], strict=True)), not names and written == 0)
         for i, (names, boxes, written) in rows.items()
-        if names is not None
     }
 
 
@@ -80,8 +80,8 @@ def write(dataset: fo.Dataset, name: str, new: Mapping[str, Sequence[fo.Detectio
         return set()
     if not dataset.has_sample_field(name):
         dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    free: dict[str, Any] = {f"{name}.detections": None}
-    emptied = {f"{name}.detections": {"$size": 0}, f"{name}.{LABEL_SOURCE}.boxes": 0}
+    free: dict[str, Any] = {name: None}
+    emptied = {f"{name}.detections": {"$in": [[], None]}, f"{name}.{LABEL_SOURCE}.boxes": 0}
     for where, some in (
         (free, {i: d for i, d in new.items() if not d}),
         ({"$or": [free, emptied]}, {i: d for i, d in new.items() if d}),

@@ -56,7 +56,8 @@ def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
 def is_ours(path: Path) -> bool:
     """Also of a manifest that is broken: passing over it would take pre-labels for labels."""
     try:
-        return KIND.encode() in path.read_bytes()
+        raw = path.read_bytes()
+        return KIND.encode() in raw or b'"gsal_fo"' in raw  # the first stands near the end
     except OSError:
         return False
 

@@ -92,7 +92,7 @@ class Target:
         for path in self.stage.rglob("*"):
             if path.is_symlink() or path.is_file():
                 self.digests.setdefault(path.relative_to(self.stage).as_posix(), present(path) or "")
-        return list(self.digests)
+        return sorted(self.digests)
 
     def publish(self, manifest: str, head: Mapping[str, Any], written: Mapping[str, set[str]]) -> None:
         """Move the new files to their places and remove the earlier export's others.
