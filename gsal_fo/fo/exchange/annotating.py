@@ -13,6 +13,7 @@ from gsal_fo.fo.exchange import exporting, handoffs
 from gsal_fo.fo.exchange.formats import Box
 from gsal_fo.fo.exchange.labeling import fresh
 from gsal_fo.fo.exchange.reading import Answer, Reading
+from gsal_fo.images import ImageError, upright_size
 
 PRELABELS, DETECTIONS = "gsal_prelabels", "detections"
 BOXES = (DETECTIONS, "detection", "instances", "instance")  # types of FiftyOne's label schemas whose labels have boxes
@@ -106,8 +107,8 @@ def _prepare(
 def _size(file: Path, *, known: bool) -> tuple[int, int] | None:
     """Pixels of an image that has pre-labels: a backend that keeps whole ones must not seem to have moved them."""
     try:
-        return exporting.image_size(file) if known else None
-    except (OSError, ValueError):
+        return upright_size(file) if known else None
+    except ImageError:
         return None
 
 

@@ -163,11 +163,6 @@ def _inside(box: list[float]) -> list[float]:
     return [round(v, 6) for v in (left, top, right - left, bottom - top)]
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as a viewer shows the image, from its header; raises ImageError."""
-    return upright_size(path)
-
-
 def prelabels_of(detections: list[fo.Detection] | None, floor: float, classes: set[str]) -> list[Box]:
     """The proposals that are worth a labeler's correction."""
     return [
@@ -191,7 +186,7 @@ def _items(
         row = dict(zip(have, rows[i], strict=True))
         source = Path(row["filepath"])
         try:
-            size = image_size(source)
+            size = upright_size(source)
         except ImageError as error:
             missing.append({"id": i, "source": str(source), "reason": error.reason})
             continue

@@ -9,7 +9,7 @@ import fiftyone as fo
 from gsal_fo.fo import runs, states
 from gsal_fo.fo.dataset import folders, pool
 from gsal_fo.fo.dataset.fields import PREFIX
-from gsal_fo.fo.exchange import annotating, exporting, handoffs, judging, labeling, manifests, reading
+from gsal_fo.fo.exchange import annotating, handoffs, judging, labeling, manifests, reading
 from gsal_fo.fo.exchange.comparing import same
 from gsal_fo.fo.exchange.formats import FORMATS
 from gsal_fo.fo.exchange.handoffs import Sent
@@ -17,6 +17,7 @@ from gsal_fo.fo.exchange.labeling import Source
 from gsal_fo.fo.exchange.reading import Answer, Reading
 from gsal_fo.fo.exchange.report import IngestReport
 from gsal_fo.fo.rounds import graph_of
+from gsal_fo.images import ImageError, upright_size
 
 
 def ingest(
@@ -145,8 +146,8 @@ def _size_of(dataset: fo.Dataset, sample: str) -> Callable[[], tuple[int, int] |
 
     def size() -> tuple[int, int] | None:
         try:
-            return exporting.image_size(Path(pool.rows_of(dataset, [sample], ["filepath"])[sample][0]))
-        except (OSError, ValueError):
+            return upright_size(pool.rows_of(dataset, [sample], ["filepath"])[sample][0])
+        except ImageError:
             return None
 
     return size
