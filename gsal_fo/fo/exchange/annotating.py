@@ -7,8 +7,8 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import rounds, runs, states
-from gsal_fo.fo.dataset import fields, folders, pool
+from gsal_fo.fo import journal, rounds, runs, states
+from gsal_fo.fo.dataset import fields, pool, records
 from gsal_fo.fo.exchange import exporting, handoffs
 from gsal_fo.fo.exchange.formats import Box
 from gsal_fo.fo.exchange.labeling import fresh
@@ -73,15 +73,16 @@ def annotate(
         i: handoffs.Sent([(b.label, b.xywh_rel) for b in boxes[i]], _size(Path(rows[i][0]), known=bool(boxes[i])))
         for i in ids
     }
-    with folders.lock(folders.runs_of(dataset.slug), wait=True):
+    with journal.hold(dataset, "annotate"):
         kept = _prepare(dataset, anno_key, boxes if prelabels else dict.fromkeys(ids), sent)
     schema = {PRELABELS: {"type": "detections", "classes": graph.fine, "attributes": {}}}
     try:
         _hand_over(dataset, ids, anno_key, label_schema=schema, backend=backend, **options)
     except BaseException:
-        dataset.delete_run(kept)
+        with journal.hold(dataset, "annotate"):
+            records.remove(dataset, kept)
         raise
-    with folders.lock(folders.runs_of(dataset.slug), wait=True):
+    with journal.hold(dataset, "annotate"):
         states.sent(dataset, ids)
     return anno_key
 

@@ -9,8 +9,8 @@ from typing import Any
 import fiftyone as fo
 
 import gsal_fo
-from gsal_fo.fo import rounds, runs, states
-from gsal_fo.fo.dataset import folders, pool
+from gsal_fo.fo import journal, rounds, runs, states
+from gsal_fo.fo.dataset import pool
 from gsal_fo.fo.exchange import handoffs, manifests, replacing, scores_csv
 from gsal_fo.fo.exchange.formats import FORMATS, MEDIA, Batch, Box, Item, Target, file_digest
 from gsal_fo.images import ImageError, upright_size
@@ -102,7 +102,7 @@ def export(
         goes = replacing.check(folder, old, target.digests, force=force)
         replacing.check_sources(dataset, folder, goes)
         target.publish(manifests.NAME, head, old)
-    with folders.lock(folders.runs_of(dataset.slug), wait=True):
+    with journal.hold(dataset, "export"):
         handoffs.record(dataset, handoffs.EXPORT, str(folder), {i: s for i, (s,) in manifests.sent(head).items()})
         states.sent(dataset, [e["id"] for e in images])
     return folder

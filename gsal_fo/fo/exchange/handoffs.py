@@ -13,6 +13,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.fo import runs
+from gsal_fo.fo.dataset import records
 from gsal_fo.fo.exchange.comparing import Boxes
 
 EXPORT, ANNOTATE = "export", "annotate"
@@ -28,7 +29,8 @@ class Sent:
 
 
 def record(dataset: fo.Dataset, kind: str, name: str, sent: Mapping[str, Sent]) -> str:
-    """Keep what is handed over; ``name``: the annotation run's or the export's folder. Returns the record's key."""
+    """Keep what is handed over, under the dataset's lock; returns the record's key. ``name``: the annotation run's, or
+    the export's folder."""
     key = runs.next_key(dataset, runs.HANDOFF)
     config = runs.GSALHandoffRunConfig(
         kind=kind, name=name, time=datetime.now(UTC).isoformat(timespec="seconds"), images=len(sent)
@@ -37,8 +39,8 @@ def record(dataset: fo.Dataset, kind: str, name: str, sent: Mapping[str, Sent]) 
         {"id": i, "size": s.size and list(s.size), "boxes": [[label, *box] for label, box in s.boxes]}
         for i, s in sent.items()
     ]
-    runs.register(dataset, key, config)
-    dataset.save_run_results(key, runs.GSALHandoffRunResults(dataset, config, key, sent=rows), cache=False)
+    results = runs.GSALHandoffRunResults(dataset, config, key, sent=rows)
+    records.write(dataset, records.new(dataset, key, config, results))
     return key
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import runs, states
-from gsal_fo.fo.dataset import folders, pool
+from gsal_fo.fo import journal, runs, states
+from gsal_fo.fo.dataset import pool
 from gsal_fo.fo.dataset.fields import PREFIX
 from gsal_fo.fo.exchange import annotating, handoffs, judging, labeling, manifests, reading
 from gsal_fo.fo.exchange.comparing import same
@@ -76,7 +76,7 @@ def ingest(
     report = IngestReport(
         unread=read.unread, unmatched=read.unmatched, dropped=dict(read.dropped), notes=list(read.notes)
     )
-    with folders.lock(folders.runs_of(root.slug), wait=True):
+    with journal.hold(root, "ingest"):
         _take(root, label_field, read.answers, sent, rules, source, report)
         report.waiting = [i for i, (_, state) in states.refresh(root).items() if state == states.SENT]
     counts = pool.label_counts([[d.label for d in read.answers[i].detections] for i in report.labeled])
