@@ -28,6 +28,9 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--media", choices=("copy", "link", "list"), default="copy", help="images: copied, linked, or their paths only"
     )
     _prelabels(sub)
+    sub.add_argument(
+        "--force", action="store_true", help="replace files of an earlier export there, though they were changed since"
+    )
 
     sub = command("annotate", annotate, "hand a tagged batch to CVAT, Label Studio or Labelbox, through FiftyOne")
     sub.add_argument("anno_key", help="name of the annotation run, by which `gsal ingest` takes the labels back")
@@ -48,6 +51,11 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--accept-prelabels",
         action="store_true",
         help="labels that are still the exported pre-labels count, too: somebody has looked at each",
+    )
+    sub.add_argument(
+        "--empty-means-done",
+        action="store_true",
+        help="an image that came back without a box holds nothing: somebody has finished each",
     )
     sub.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="default %(default)s: found out")
     sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
@@ -77,7 +85,12 @@ def export(args: argparse.Namespace) -> Result:
     from gsal_fo.fo.console import batch_of
 
     tag, batch = batch_of(_open(args, args.view), args.tag)
-    options = {"media": args.media, "prelabels": not args.no_prelabels, "floor": args.floor}
+    options = {
+        "media": args.media,
+        "prelabels": not args.no_prelabels,
+        "floor": args.floor,
+        "force": args.force,
+    }
     out = fo.export(batch, args.out, args.format, **options)
     data = {"out": str(out), "tag": tag, "images": len(batch), "format": args.format, "media": args.media}
     return Result(data, f"{len(batch)} images of {tag} written to {out}; next: gsal ingest {args.dataset} LABELS")
@@ -104,9 +117,10 @@ def ingest(args: argparse.Namespace) -> Result:
         "label_field": args.label_field,
         "manifest": args.manifest,
         "accept_prelabels": args.accept_prelabels,
+        "empty_means_done": args.empty_means_done,
     }
     report = fo.ingest(_open(args), args.labels, **options)
-    lines = [report.summary(), *(f"  left out: {text}" for text in report.skipped[:10])]
+    lines = [report.summary(), *(f"  {text}" for text in report.details())]
     return Result(report.to_dict(), "\n".join(lines))
 
 

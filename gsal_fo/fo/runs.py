@@ -13,7 +13,7 @@ import fiftyone.core.runs as fos
 
 from gsal_fo.fo.dataset import fields
 
-SCORE, SELECT = "gsal_score", "gsal_select"  # the runs' methods
+SCORE, SELECT, HANDOFF = "gsal_score", "gsal_select", "gsal_handoff"  # the runs' methods
 
 
 class GSALScoreRunConfig(fos.RunConfig):
@@ -70,6 +70,21 @@ class GSALSelectRunResults(fos.RunResults):
     """``picks``: one dict per selected image, best first (id, rank, score, rationale)."""
 
 
+class GSALHandoffRunConfig(fos.RunConfig):
+    """One hand-off to labelers: an export or an annotation run; what was sent is the run's results."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"method": HANDOFF} | kwargs)
+
+
+class GSALHandoffRun(fos.Run):
+    """Owns no field: it stays when its round is cancelled, since the labels may still come back."""
+
+
+class GSALHandoffRunResults(fos.RunResults):
+    """``sent``: one dict per image (id, width, height, boxes), as `gsal_fo.fo.exchange.handoffs` keeps it."""
+
+
 def score_keys(dataset: fo.Dataset) -> list[str]:
     """Keys of the dataset's scorings, oldest first."""
     return _keys(dataset, SCORE)
@@ -78,6 +93,11 @@ def score_keys(dataset: fo.Dataset) -> list[str]:
 def select_keys(dataset: fo.Dataset) -> list[str]:
     """Keys of the dataset's selections, oldest first."""
     return _keys(dataset, SELECT)
+
+
+def handoff_keys(dataset: fo.Dataset) -> list[str]:
+    """Keys of the dataset's hand-offs to labelers, oldest first."""
+    return _keys(dataset, HANDOFF)
 
 
 def load(dataset: fo.Dataset, key: str | None = None) -> Any:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import fiftyone as fo
 
 from gsal_fo.fo import runs
-from gsal_fo.fo.dataset import fields, pool
+from gsal_fo.fo.dataset import bulk, fields, pool
 
 PICKED, SENT, LABELED = STATES = ("picked", "sent", "labeled")
 
@@ -32,10 +32,8 @@ def sent(dataset: fo.Dataset, ids: list[str]) -> None:
     if not dataset.has_sample_field("gsal_round"):
         return
     fields.add_schema(dataset, "select")
-    mine = dataset.select(ids).exists("gsal_round").values("id")
-    if mine:
-        now = datetime.now(UTC).replace(microsecond=0)
-        dataset.set_values("gsal_sent", dict.fromkeys(mine, now), key_field="id")
+    now = datetime.now(UTC).replace(microsecond=0)
+    bulk.update(dataset, {i: {"gsal_sent": now} for i in ids}, where={"gsal_round": {"$ne": None}})
     refresh(dataset)
 
 

@@ -30,6 +30,12 @@ class Export(Operator):
         form.str(
             "out", label="Folder", description="New, empty, or an earlier export, which is replaced", required=True
         )
+        form.bool(
+            "force",
+            label="Replace changed files, too",
+            description="Files of an earlier export that were edited since, such as labels drawn in the folder",
+            default=False,
+        )
         _choose(form, "format", forms.FORMATS, label="Format", default=forms.DEFAULTS["format"])
         _choose(form, "media", forms.MEDIA, label="Images", default=forms.DEFAULTS["media"])
         _round(ctx, form, "Empty: all images of the view")
@@ -42,7 +48,7 @@ class Export(Operator):
             view = _batch(ctx)
             names = ("format", "media", "prelabels", "floor")
             options = {n: ctx.params.get(n, forms.DEFAULTS[n]) for n in names}
-            out = gfo.export(view, ctx.params["out"], **options)
+            out = gfo.export(view, ctx.params["out"], force=bool(ctx.params.get("force")), **options)
             if not ctx.delegated:
                 ctx.ops.reload_dataset()
             return {"out": str(out), "images": len(view)}, f"{len(view)} images written to {out}"
@@ -89,6 +95,12 @@ class Ingest(Operator):
             description="Somebody has looked at each image",
             default=False,
         )
+        form.bool(
+            "empty_means_done",
+            label="Images without a box hold nothing",
+            description="Somebody has finished each image; otherwise only those with a sign of it are taken as empty",
+            default=False,
+        )
         return types.Property(form, view=types.View(label="Take labels back"))
 
     def execute(self, ctx):
@@ -100,6 +112,7 @@ class Ingest(Operator):
                 label_field=ctx.params.get("label_field") or forms.DEFAULTS["label_field"],
                 manifest=ctx.params.get("manifest") or None,
                 accept_prelabels=bool(ctx.params.get("accept_prelabels")),
+                empty_means_done=bool(ctx.params.get("empty_means_done")),
             )
             if not ctx.delegated:
                 ctx.ops.reload_dataset()

@@ -127,7 +127,7 @@ def test_what_was_exported_comes_back(scored, batch, tmp_path, format, packed):
     labels = Path(shutil.make_archive(str(tmp_path / "labels"), "zip", out)) if packed else out
     manifest = out / "manifest.json" if packed else None
     report = take(scored, labels, manifest=manifest)
-    assert sorted(report.labeled) == sorted(batch.values("id")) and report.boxes == 6 and not report.skipped
+    assert sorted(report.labeled) == sorted(batch.values("id")) and report.boxes == 6 and not report.unread
     scored.reload()
     for sample in scored.select(report.labeled):
         proposals = [(d.label, d.bounding_box) for d in sample.gsal_proposals.detections]
@@ -193,13 +193,16 @@ def test_labels_made_in_the_app_count_without_any_ingest(scored, batch):
     assert scored[sample.id].gsal_status == "labeled"
 
 
-def test_yolo_takes_an_empty_file_for_no_defect_and_no_file_for_not_labeled(scored, batch, tmp_path):
+def test_yolo_takes_an_empty_file_for_no_defect_where_somebody_vouches_and_no_file_for_not_labeled(
+    scored, batch, tmp_path
+):
     out = gfo.export(batch, tmp_path / "out", "yolo", floor=0)
     first, second, _ = sorted((out / "labels").iterdir())
     first.write_text("")
     second.unlink()
-    report = take(scored, out)
-    assert len(report.labeled) == 2 and len(report.empty) == 1 and len(report.waiting) == 1
+    assert len(take(scored, out).unanswered) == 1
+    report = take(scored, out, empty_means_done=True)
+    assert len(report.labeled) == len(report.empty) == 1 and len(report.waiting) == 1
     assert Path(scored[report.empty[0]].filepath).stem == first.stem
 
 
@@ -213,7 +216,7 @@ def test_label_studio_annotations_that_differ_are_left_to_a_person(scored, batch
     (out / "tasks.json").write_text(json.dumps(tasks))
     report = take(scored, out)
     assert report.labeled == [tasks[1]["data"]["gsal_id"]] and report.boxes == 1
-    assert len(report.skipped) == 1 and "2 annotations differ" in report.skipped[0]
+    assert len(report.unread) == 1 and "2 annotations differ" in report.unread[0]
 
 
 HOSTILE = {
@@ -280,5 +283,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced(batch, tmp_path):
     precious.write_text("keep")
     (out / "annotations.xml").unlink()
     (out / "annotations.xml").symlink_to(precious)
-    gfo.export(batch, out, "cvat")
+    with pytest.raises(ValueError, match=r"annotations.xml would be replaced, and gsal export did not write it so"):
+        gfo.export(batch, out, "cvat")
+    gfo.export(batch, out, "cvat", force=True)
     assert precious.read_text() == "keep" and not (out / "annotations.xml").is_symlink()

@@ -154,12 +154,12 @@ def test_an_unwritable_folder_is_a_sentence(scored, tmp_path):
         gfo.export(scored.exists("gsal_rank"), tmp_path / "file" / "batch")
 
 
-def test_labels_come_back_once_and_an_image_without_boxes_is_labeled_as_empty(scored, tmp_path):
+def test_labels_come_back_once_and_an_image_without_boxes_is_empty_where_somebody_vouches(scored, tmp_path):
     out = gfo.export(gfo.select(scored, 3), tmp_path / "batch")
     coco = coco_of(out)
     first = coco["images"][0]["id"]
     done = edited(out, annotations=[a for a in coco["annotations"] if a["image_id"] != first])
-    report = take(scored, done)
+    report = take(scored, done, empty_means_done=True)
     assert (len(report.labeled), len(report.empty), report.boxes) == (3, 1, 2)
     manifest = exporting.read_manifest(out / "manifest.json")
     empty = next(e["id"] for e in manifest["images"] if e["file"] == coco["images"][0]["file_name"])
@@ -226,7 +226,7 @@ def test_an_image_with_an_unusable_box_is_named_and_stays_unlabeled(scored, tmp_
     boxes = [(number[first], [0, 0, 10, 10]), (number[first], odd), (number[second], [0, 0, 10, 10])]
     notes = [{"id": k, "image_id": i, "category_id": 1, "bbox": b} for k, (i, b) in enumerate(boxes)]
     report = take(scored, edited(out, annotations=notes))
-    assert report.labeled == [second] and len(report.skipped) == 1
+    assert report.labeled == [second] and len(report.unread) == 1
     scored.reload()
     assert scored[first].ground_truth is None
 
@@ -293,15 +293,19 @@ def test_a_batch_that_nobody_opened_is_not_labeled(scored, tmp_path, format):
     assert set(gfo.ingest(scored, out).unchanged) == set(ids)
 
 
-def test_of_a_half_done_batch_the_changed_and_the_confirmed_empty_images_are_labeled(scored, tmp_path):
-    """Three images with one pre-label each: one moved by a pixel, one emptied, one left alone."""
+def test_of_a_half_done_batch_only_the_changed_image_is_labeled(scored, tmp_path):
+    """Three images with one pre-label each: one moved by three pixels, one emptied, one left alone."""
     moved, emptied, alone = gfo.select(scored, 3).values("id")
     out = gfo.export(scored.match_tags("gsal_round_001"), tmp_path / "batch")
     file = {e["id"]: e["file"] for e in exporting.read_manifest(out / "manifest.json")["images"]}
     coco = coco_of(out)
     number = {i["file_name"]: i["id"] for i in coco["images"]}
     boxes = [a for a in coco["annotations"] if a["image_id"] != number[file[emptied]]]
-    next(a for a in boxes if a["image_id"] == number[file[moved]])["bbox"][0] += 1
-    report = gfo.ingest(scored, edited(out, annotations=boxes))
-    assert report.untouched == [alone] == report.waiting
-    assert set(report.labeled) == {moved, emptied} and report.empty == [emptied]
+    next(a for a in boxes if a["image_id"] == number[file[moved]])["bbox"][0] += 3
+    done = edited(out, annotations=boxes)
+    report = gfo.ingest(scored, done)
+    assert (report.labeled, report.untouched, report.unanswered) == ([moved], [alone], [emptied])
+    assert set(report.waiting) == {alone, emptied}
+    assert "--accept-prelabels" in report.summary() and "--empty-means-done" in report.summary()
+    report = gfo.ingest(scored, done, empty_means_done=True)
+    assert (report.labeled, report.empty, report.untouched) == ([emptied], [emptied], [alone])

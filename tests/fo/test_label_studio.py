@@ -126,7 +126,7 @@ def test_a_batch_goes_through_a_real_label_studio(scored, studio):
     report = gfo.ingest(scored, labels)
     ids = [t["data"]["gsal_id"] for t in (moved, as_it_was, empty, untouched)]
     assert sorted(report.labeled) == sorted(ids[:3]) and report.empty == [ids[2]] and report.waiting == [ids[3]]
-    assert not report.skipped and not report.unmatched
+    assert not report.unread and not report.unmatched
     scored.reload()
     drawn = [(d.label, d.bounding_box) for d in scored[ids[0]].ground_truth.detections]
     assert [label for label, _ in drawn] == ["petal", "void"]

@@ -16,7 +16,7 @@ from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import runs, visualizing
 from gsal_fo.fo.app import live
 from gsal_fo.fo.dataset import fields, pool
-from gsal_fo.fo.exchange import annotating, exporting, formats
+from gsal_fo.fo.exchange import annotating, exporting, formats, replacing
 from gsal_fo.run_folder.pool_columns import rankable
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs"
@@ -222,7 +222,7 @@ def export_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
         runs.load(pool.check_samples(samples))
         if not (out := str(values.get("out") or "").strip()):
             return "Choose a folder for the export: new, empty, or an earlier export"
-        exporting.claimed(Path(out).expanduser())
+        replacing.earlier(Path(out).expanduser())
     except ValueError as error:
         return str(error)
     return None

@@ -4,7 +4,7 @@
 hundred thousand boxes. ``values("id")`` makes two objects of each sample.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,17 +34,30 @@ def ids(dataset: fo.Dataset) -> set[str]:
         after = {"_id": {"$gt": joined["last"]}}
 
 
-def update(dataset: fo.Dataset, values: Mapping[str, Mapping[str, Any]]) -> None:
+def update(
+    dataset: fo.Dataset, values: Mapping[str, Mapping[str, Any]], *, where: Mapping[str, Any] | None = None
+) -> None:
     """Set fields of samples: sample id -> field path -> value as MongoDB holds it.
 
     The schema must be declared. As every write of FiftyOne's own does, this sets ``last_modified_at`` and reloads
-    sample objects that the caller holds; an id that is gone is passed over.
+    sample objects that the caller holds; an id that is gone is passed over, and so is one that does not match ``where``
+    (a query of MongoDB's, asked in the moment of writing) any more.
     """
     now = datetime.now(UTC)
     updates = [
-        UpdateOne({"_id": ObjectId(i)}, {"$set": {**fields, "last_modified_at": now}})
+        UpdateOne({"_id": ObjectId(i), **(where or {})}, {"$set": {**fields, "last_modified_at": now}})
         for i, fields in values.items()
         if fields
     ]
     if updates:
         dataset._bulk_write(updates, ids=list(values))
+
+
+def matching(dataset: fo.Dataset, ids: Iterable[str], where: Mapping[str, Any]) -> set[str]:
+    """Which of the samples match a query of MongoDB's now."""
+    wanted, found = list(ids), set[str]()
+    for start in range(0, len(wanted), IDS_AT_ONCE):
+        some = [ObjectId(i) for i in wanted[start : start + IDS_AT_ONCE]]
+        docs = dataset._sample_collection.find({"_id": {"$in": some}, **where}, {"_id": 1})
+        found.update(str(d["_id"]) for d in docs)
+    return found

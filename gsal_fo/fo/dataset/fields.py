@@ -67,6 +67,16 @@ PROPOSAL_FIELDS: tuple[Field, ...] = tuple(
         ("source", fo.StringField, "Where the box is from: detector, field, grid, or whole image", None),
     )
 )
+LABEL_SOURCE = "gsal_source"
+# On each Detections value that ingest writes, inside the label field: there they stay with their labels, whatever round
+# is cancelled or run deleted. Not declared in the schema, so that the App shows the label field as it did.
+SOURCE_FIELDS: tuple[Field, ...] = (
+    Field("name", fo.StringField, "Label file, field or annotation run that the labels came from", owner="ingest"),
+    Field("digest", fo.StringField, "SHA-256 of the label file or files; None where they were no file", owner="ingest"),
+    Field("time", fo.DateTimeField, "When they were taken, UTC", owner="ingest"),
+    Field("boxes", fo.IntField, "Boxes that were written; 0: the image was taken as empty", owner="ingest"),
+    Field("ingest", fo.StringField, "Which call wrote them: the same for all labels of one ingest", owner="ingest"),
+)
 SCORE_FIELDS = tuple(f.name for f in SAMPLE_FIELDS if f.owner == "score")
 SELECT_FIELDS = tuple(f.name for f in SAMPLE_FIELDS if f.owner == "select")
 RANKED = ("gsal_score", "gsal_rank", "gsal_difficulty", "gsal_rarity")  # what every new ranking rewrites

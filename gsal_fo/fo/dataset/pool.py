@@ -84,7 +84,8 @@ def labeled_ids(dataset: fo.Dataset, label_field: str, labeled_tag: str | None =
     # Asked for by the labeled side, usually the small one: a pool of 20,000 would send its rows for nothing.
     known: set[str] = set()
     if dataset.has_sample_field(label_field):
-        known.update(dataset.exists(f"{label_field}.detections").values("id"))
+        # Of the field, not of its detections: FiftyOne stores no list where somebody has deleted the last box.
+        known.update(dataset.exists(label_field).values("id"))
     if labeled_tag is not None:
         known.update(dataset.match_tags(labeled_tag).values("id"))
     return known

@@ -199,7 +199,9 @@ class Game:
                 played.pages.append(_page(number, dataset, batch, self.truth))
             with self.clock.stage(prefix + "export and ingest"):
                 gfo.export(batch, place / "batch")
-                gfo.ingest(dataset, label(place / "batch", self.truth), label_field=LABELS)
+                answers = label(place / "batch", self.truth)
+                # This labeler does look at each image: a clean one is empty, and a proposal that is right stays.
+                gfo.ingest(dataset, answers, label_field=LABELS, empty_means_done=True, accept_prelabels=True)
             played.coverage.append(self.coverage(dataset))
         return played
 

@@ -1,14 +1,22 @@
 """FiftyOne's own annotation backends (CVAT, Label Studio, Labelbox): a batch there with pre-labels, labels back."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import rounds, runs, states
-from gsal_fo.fo.dataset import fields, folders, pool
-from gsal_fo.fo.exchange import exporting
+from gsal_fo.fo import journal, rounds, runs, states
+from gsal_fo.fo.dataset import fields, pool, records
+from gsal_fo.fo.exchange import exporting, handoffs
+from gsal_fo.fo.exchange.formats import Box
+from gsal_fo.fo.exchange.labeling import fresh
+from gsal_fo.fo.exchange.reading import Answer, Reading
+from gsal_fo.images import ImageError, upright_size
 
-PRELABELS, LOADED = "gsal_prelabels", "gsal_loaded"
+PRELABELS, DETECTIONS = "gsal_prelabels", "detections"
+BOXES = (DETECTIONS, "detection", "instances", "instance")  # types of FiftyOne's label schemas whose labels have boxes
 CREDENTIALS = {"cvat": ("username", "password"), "labelbox": ("api_key",), "labelstudio": ("api_key",)}
 TITLE = 39  # letters of a project's title: Label Studio takes 50, and FiftyOne adds 11 to one that is there already
 INSTALL = {
@@ -58,43 +66,77 @@ def annotate(
     ids = view.values("id")
     if not ids:
         raise ValueError("the view is empty; there is nothing to annotate")
-    fields.add_schema(dataset, "select")
-    found: dict[str, Any] = dict.fromkeys(ids)
-    if prelabels:
-        rows = pool.rows_of(dataset, ids, ["gsal_proposals.detections"])
-        boxes = {i: exporting.prelabels_of(rows[i][0], floor, set(graph.fine)) for i in ids}
-        for i in ids:
-            found[i] = fo.Detections(
-                detections=[
-                    fo.Detection(label=b.label, bounding_box=b.xywh_rel, confidence=b.confidence) for b in boxes[i]
-                ]
-            )
-    with folders.lock(folders.runs_of(dataset.slug), wait=True):
-        dataset.set_values(PRELABELS, found, key_field="id")
+    rows = pool.rows_of(dataset, ids, ["filepath", "gsal_proposals.detections"])
+    classes = set(graph.fine) if prelabels else set()
+    boxes = {i: exporting.prelabels_of(rows[i][1], floor, classes) for i in ids}
+    sent = {
+        i: handoffs.Sent([(b.label, b.xywh_rel) for b in boxes[i]], _size(Path(rows[i][0]), known=bool(boxes[i])))
+        for i in ids
+    }
+    with journal.hold(dataset, "annotate"):
+        kept = _prepare(dataset, anno_key, boxes if prelabels else dict.fromkeys(ids), sent)
     schema = {PRELABELS: {"type": "detections", "classes": graph.fine, "attributes": {}}}
-    _hand_over(dataset, ids, anno_key, label_schema=schema, backend=backend, **options)
-    with folders.lock(folders.runs_of(dataset.slug), wait=True):
+    try:
+        _hand_over(dataset, ids, anno_key, label_schema=schema, backend=backend, **options)
+    except BaseException:
+        with journal.hold(dataset, "annotate"):
+            records.remove(dataset, kept)
+        raise
+    with journal.hold(dataset, "annotate"):
         states.sent(dataset, ids)
     return anno_key
 
 
+def _prepare(
+    dataset: fo.Dataset, anno_key: str, boxes: Mapping[str, list[Box] | None], sent: Mapping[str, handoffs.Sent]
+) -> str:
+    """What FiftyOne will upload, in its field, and a record of it, which is there before anybody can answer; the
+    record's key."""
+    fields.add_schema(dataset, "select")
+    found = {
+        i: some
+        if some is None
+        else fo.Detections(
+            detections=[fo.Detection(label=b.label, bounding_box=b.xywh_rel, confidence=b.confidence) for b in some]
+        )
+        for i, some in boxes.items()
+    }
+    dataset.set_values(PRELABELS, found, key_field="id")
+    return handoffs.record(dataset, handoffs.ANNOTATE, anno_key, sent)
+
+
+def _size(file: Path, *, known: bool) -> tuple[int, int] | None:
+    """Pixels of an image that has pre-labels: a backend that keeps whole ones must not seem to have moved them."""
+    try:
+        return upright_size(file) if known else None
+    except ImageError:
+        return None
+
+
 def _hand_over(dataset: fo.Dataset, ids: list[str], anno_key: str, *, backend: Any, **options: Any) -> None:
     """FiftyOne's own call. It registers the run before it connects: one that failed would keep its name taken."""
-    name = backend if isinstance(backend, str) else "the annotation backend"
     if (backend or fo.annotation_config.default_backend) == "labelstudio":
         options.setdefault("project_name", f"{dataset.name} {anno_key}"[-TITLE:].strip())
     try:
-        dataset.select(ids, ordered=True).annotate(anno_key, backend=backend, **options)
-    except BaseException as error:  # Ctrl-C at a question for the password is no run, either
+        with _explained(backend if isinstance(backend, str) else "the annotation backend"):
+            dataset.select(ids, ordered=True).annotate(anno_key, backend=backend, **options)
+    except BaseException:  # Ctrl-C at a question for the password is no run, either
         if anno_key in dataset.list_annotation_runs():
             dataset.delete_annotation_run(anno_key)
-        if isinstance(error, ImportError):
-            raise ValueError(f"{name} needs a package that is missing here; {INSTALL.get(name, error)}") from error
-        if isinstance(error, EOFError):
-            raise ValueError(f"{name} has no credentials; {_variables(name)} must be set") from error
-        if isinstance(error, OSError):  # those of requests are
-            raise ValueError(f"{name} cannot be reached or refuses: {error}") from error
         raise
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what a backend raises where it cannot be used into a sentence."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(f"{name} needs a package that is missing here; {INSTALL.get(name, error)}") from error
+    except EOFError as error:
+        raise ValueError(f"{name} has no credentials; {_variables(name)} must be set") from error
+    except OSError as error:  # those of requests are
+        raise ValueError(f"{name} cannot be reached or refuses: {error}") from error
 
 
 def missing(backend: str) -> str | None:
@@ -109,11 +151,56 @@ def _variables(backend: str) -> str:
     return " and ".join(f"FIFTYONE_{backend}_{name}".upper() for name in CREDENTIALS.get(backend, ("credentials",)))
 
 
-def load(dataset: fo.Dataset, anno_key: str, read: Any) -> Any:
-    """What ``read(field)`` makes of a run's labels as they are at the backend now; no field of the dataset changes."""
-    try:
-        dataset.load_annotations(anno_key, dest_field=LOADED, unexpected="ignore", progress=False)
-        return read(LOADED) if dataset.has_sample_field(LOADED) else {}
-    finally:
-        if dataset.has_sample_field(LOADED):
-            dataset.delete_sample_field(LOADED)
+def load(dataset: fo.Dataset, anno_key: str) -> Reading:
+    """A run's labels as they are at the backend now; nothing is written.
+
+    FiftyOne's ``load_annotations`` would merge them into a field, by the labels that it holds now: those may be of
+    another run, or gone with a cancelled round. No backend tells an opened image from an unopened one.
+
+    Raises:
+        ValueError: the backend cannot be used, or the run is not of one field of boxes.
+    """
+    config = dataset.get_annotation_info(anno_key).config
+    kept = [name for name, info in (config.label_schema or {}).items() if info.get("type") in BOXES]
+    if len(kept) != 1:
+        raise ValueError(
+            f'annotation run "{anno_key}" has {len(kept)} fields of boxes ({", ".join(config.label_schema or {})}), '
+            f"and labels are taken from one; load it with dataset.load_annotations and name the field to take"
+        )
+    with _explained(str(getattr(config, "name", None) or config.method)):
+        results = dataset.load_annotation_results(anno_key)
+        if results is None:
+            raise ValueError(f'annotation run "{anno_key}" was cut short before anything was sent; annotate again')
+        given = results.backend.download_annotations(results).get(kept[0], {})
+    out, unread = Reading(), set[str]()
+    files = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
+    for kind, samples in given.items():
+        for i, labels in samples.items():
+            if i not in files:
+                out.unmatched.append(f"sample {i}")
+                continue
+            name = Path(files[i]).name
+            reasons = [] if kind == DETECTIONS else [f"{len(labels)} {kind}, and only boxes are taken from a backend"]
+            if any(getattr(d, "rotation", None) for d in labels.values()):
+                reasons.append("a turned box, and only upright ones are taken from a backend")
+            out.unread += [f"{name}: {reason}" for reason in reasons]
+            unread.update({i} if reasons else ())
+            if not reasons:
+                out.answers[i] = Answer([fresh(d) for d in labels.values()], answered=False, blank=False, name=name)
+    for i in unread:  # of which something else was understood: half an answer is none
+        out.answers.pop(i, None)
+    return out
+
+
+def sent(dataset: fo.Dataset, anno_key: str, ids: list[str]) -> dict[str, list[handoffs.Sent]]:
+    """What went along with the images of an annotation run."""
+    kept = handoffs.of_annotation(dataset, anno_key)
+    if kept is not None:
+        return kept
+    out = handoffs.ever(dataset, ids)  # renamed since, or of a version that kept no record
+    if dataset.has_sample_field(PRELABELS):
+        each = f"{PRELABELS}.detections"
+        for i, (names, boxes) in pool.rows_of(dataset, ids, [f"{each}.label", f"{each}.bounding_box"]).items():
+            if names is not None:
+                out[i].append(handoffs.Sent(list(zip(names, boxes, strict=True)), None))
+    return out

@@ -1,26 +1,24 @@
 """Handing a batch to a labeling tool: images, pre-labels, reasons, and a manifest to come back by."""
 
-import csv
-import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
 import gsal_fo
-from gsal_fo.fo import rounds, runs, states
-from gsal_fo.fo.dataset import folders, pool
-from gsal_fo.fo.exchange.formats import FORMATS, MEDIA, Batch, Box, Item, Target
+from gsal_fo.fo import journal, rounds, runs, states
+from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.exchange import handoffs, manifests, replacing, scores_csv
+from gsal_fo.fo.exchange.formats import FORMATS, MEDIA, Batch, Box, Item, Target, file_digest
 from gsal_fo.images import ImageError, upright_size
-from gsal_fo.run_folder import shards
 
-KIND = "gsal-export"
+read_manifest = manifests.read
 FLOOR = 0.3  # detection score from which a proposal is worth a labeler's correction
-CSV_COLUMNS = ("file", "id", "rank", "score", "difficulty", "rarity", "round", "path", "rationale")
 SOURCES = ("detector", "field")  # windows and whole images are no guesses at a box
 LIST = "images.txt"
-ENTRY = {"id", "file", "source", "sha256"}  # what finding an image again needs
 
 
 def export(
@@ -32,6 +30,7 @@ def export(
     prelabels: bool = True,
     floor: float = FLOOR,
     run_key: str | None = None,
+    force: bool = False,
 ) -> Path:
     """Write a batch for a labeling tool; its images of a round count as sent from then on.
 
@@ -44,59 +43,79 @@ def export(
     - "labelstudio": ``tasks.json`` (pre-labels as predictions), ``label_config.xml``
     - "fiftyone": ``samples.json``, ``metadata.json`` (FiftyOneDataset)
 
-    Classes are all fine nodes of the scoring's graph; a proposal without a concept is no pre-label.
+    Classes are all fine nodes of the scoring's graph; a proposal without a concept is no pre-label. An image that
+    cannot be read is listed as missing in the manifest, with the reason.
+
+    An earlier export in the folder is replaced once the new one is written whole; a kill leaves one of the two, or one
+    that the same call completes. What was sent is also kept in the dataset, as a run: `ingest` tells pre-labels apart
+    by it where no manifest lies beside the labels.
 
     Args:
         view: the images, usually what `select` returned.
-        out: a folder that is new, empty, or an earlier export, which is replaced.
+        out: a folder that is new, empty, or an earlier export, which is replaced. Files in it that are of none stay.
         format: one of the above.
         media: "copy" the images, "link" to them, or "list" their paths in ``images.txt`` and leave them where they are.
         prelabels: whether proposals go along for the labeler to correct.
         floor: lowest detection score of a pre-label, in [0, 1].
         run_key: the scoring whose graph and digests are recorded; None is the latest.
+        force: files of the earlier export that were changed since are replaced, too.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: a setting, an empty view, no scoring, a folder with other files, or one that cannot be written.
+        ValueError: a setting, an empty view, no scoring, a folder with other files, or one that cannot be written; a
+            file of the earlier export was changed since, or is the image of a sample of any dataset.
     """
     check_settings(format, media, floor)
     dataset = pool.check_samples(view)
     info = runs.load(dataset, run_key)
     graph = rounds.graph_of(info.config)
     folder = Path(out).expanduser().absolute()
-    old = claimed(folder)
-    ids = view.values("id")
-    items, missing = _items(dataset, ids, floor, set(graph.fine) if prelabels else set())
-    if not items:
-        first = f", the first: {missing[0]['reason']}" if missing else ""
-        raise ValueError(f"none of the {len(missing)} images can be read{first}; nothing to export")
+    old = replacing.written(folder, replacing.earlier(folder))
+    items, missing = _items(dataset, view.values("id"), floor, set(graph.fine) if prelabels else set())
     _name(items, media)
-    batch = Batch(items, graph.fine, Target(folder), info.config.label_field, info.key, media != "list")
-    head = {
-        "kind": KIND,
-        "version": 1,
-        "gsal_fo": gsal_fo.__version__,
-        "dataset": dataset.name,
-        "run_key": info.key,
-        "digests": info.config.digests,
-        "params_digest": info.config.params_digest,
-        "rounds": sorted({i.row["round"] for i in items if i.row["round"] is not None}),
-        "format": format,
-        "media": media,
-        "floor": floor if prelabels else None,
-        "missing": missing,
-    }
+    with _writing(folder), Target(folder) as target:
+        images = _images(items, target, f"{FORMATS[format].media}/", media, missing)
+        if not images:
+            first = f", the first: {missing[0]['reason']}" if missing else ""
+            raise ValueError(f"none of the {len(missing)} images can be read{first}; nothing to export")
+        kept = {e["id"] for e in images}
+        items = [i for i in items if i.id in kept]
+        _write(Batch(items, graph.fine, target, info.config.label_field, info.key, media != "list"), format)
+        head = {
+            "kind": manifests.KIND,
+            "version": manifests.VERSION,
+            "gsal_fo": gsal_fo.__version__,
+            "dataset": dataset.name,
+            "run_key": info.key,
+            "digests": info.config.digests,
+            "params_digest": info.config.params_digest,
+            "rounds": sorted({i.row["round"] for i in items if i.row["round"] is not None}),
+            "format": format,
+            "media": media,
+            "floor": floor if prelabels else None,
+            "files": [manifests.NAME, *target.seal()],
+            "images": images,
+            "missing": missing,
+        }
+        goes = replacing.check(folder, old, target.digests, force=force)
+        replacing.check_sources(dataset, folder, goes)
+        target.publish(manifests.NAME, head, old)
+    with journal.hold(dataset, "export"):
+        handoffs.record(dataset, handoffs.EXPORT, str(folder), {i: s for i, (s,) in manifests.sent(head).items()})
+        states.sent(dataset, [e["id"] for e in images])
+    return folder
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     try:
-        images = _write(batch, format, media, head, old)
+        yield
     except OSError as error:
         raise ValueError(
             f"cannot write {folder}: {error.strerror or error}; free space or choose another folder"
         ) from error
-    with folders.lock(folders.runs_of(dataset.slug), wait=True):
-        states.sent(dataset, [e["id"] for e in images])
-    return folder
 
 
 def check_settings(format: str, media: str, floor: float) -> None:
@@ -108,79 +127,40 @@ def check_settings(format: str, media: str, floor: float) -> None:
         raise ValueError(f"floor must be a number in [0, 1]; got {floor!r}")
 
 
-def _write(batch: Batch, format: str, media: str, head: dict[str, Any], old: list[str]) -> list[dict[str, Any]]:
-    """Everything that the folder receives; the manifest's entries of the images."""
-    target, kind = batch.target, FORMATS[format]
-    target.folder.mkdir(parents=True, exist_ok=True)
-    target.remove(old)
-    places = [f"{kind.media}/{i.name}" for i in batch.items] if batch.copied else [LIST]
-    files = ["manifest.json", "scores.csv", *places, *kind.files(batch)]
-    # Claimed before anything else is written: an export that was cut short can be replaced.
-    manifest = target.place("manifest.json")
-    shards.write_json({**head, "complete": False, "files": files}, manifest)
-    digests = [target.take(i.source, f"{kind.media}/{i.name}", media) for i in batch.items]
+def _images(
+    items: list[Item], target: Target, place: str, media: str, missing: list[dict[str, str]]
+) -> list[dict[str, Any]]:
+    """The images into the folder, and the manifest's entries of them; one that cannot be read is added to
+    ``missing``."""
+    out = []
+    for i in items:
+        try:
+            digest = file_digest(i.source)
+        except OSError as error:  # its header could be read, a moment ago
+            reason = f"the file cannot be read ({error.strerror or error})"
+            missing.append({"id": i.id, "source": str(i.source), "reason": reason})
+            continue
+        if media != "list":
+            target.take(i.source, digest, f"{place}{i.name}", link=media == "link")
+        width, height = i.size
+        boxes = [[b.label, *_inside(b.xywh_rel)] for b in i.boxes]
+        entry = {"id": i.id, "file": i.name, "source": str(i.source), "sha256": digest}
+        out.append({**entry, "width": width, "height": height, "prelabels": len(boxes), "boxes": boxes})
+    return out
+
+
+def _write(batch: Batch, format: str) -> None:
+    """All that the folder receives beside the images and the manifest."""
     if not batch.copied:
-        target.write(LIST, "".join(f"{i.ref}\n" for i in batch.items))
-    _write_csv(batch.items, target.place("scores.csv"))
-    kind.write(batch)
-    images = [
-        {
-            "id": i.id,
-            "file": i.name,
-            "source": str(i.source),
-            "sha256": digest,
-            "width": i.size[0],
-            "height": i.size[1],
-            "prelabels": len(i.boxes),
-            "boxes": [[b.label, *_inside(b.xywh_rel)] for b in i.boxes],
-        }
-        for i, digest in zip(batch.items, digests, strict=True)
-    ]
-    shards.write_json({**head, "complete": True, "files": files, "images": images}, manifest)
-    return images
+        batch.target.write(LIST, "".join(f"{i.ref}\n" for i in batch.items))
+    scores_csv.write(batch.items, batch.target.place(scores_csv.NAME))
+    FORMATS[format].write(batch)
 
 
 def _inside(box: list[float]) -> list[float]:
     """``xywh_rel`` cut at the image's edges, as the formats write it."""
     left, top, right, bottom = (min(max(v, 0.0), 1.0) for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
     return [round(v, 6) for v in (left, top, right - left, bottom - top)]
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """An export's manifest; raises ValueError for anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is no readable manifest ({error}); give the manifest.json of a GSAL export"
-        ) from error
-    if not isinstance(value, dict) or value.get("kind") != KIND:
-        raise ValueError(f"{path} is no manifest of a GSAL export; give the manifest.json that gsal export wrote")
-    entries = value.get("images", [])
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and set(e) >= ENTRY for e in entries):
-        raise ValueError(f"{path} was altered: an image lacks one of {', '.join(sorted(ENTRY))}; export again")
-    return value
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as a viewer shows the image, from its header; raises ImageError."""
-    return upright_size(path)
-
-
-def claimed(folder: Path) -> list[str]:
-    """The files of an earlier export; raises ValueError where the folder holds anything else."""
-    if not folder.exists():
-        return []
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a folder for the export")
-    if not any(folder.iterdir()):
-        return []
-    if not (folder / "manifest.json").is_file():
-        raise ValueError(f"{folder} holds files that gsal export did not write; give a new or empty folder")
-    try:
-        return [str(f) for f in read_manifest(folder / "manifest.json")["files"]]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{folder} holds files that gsal export did not write; give a new or empty folder") from None
 
 
 def prelabels_of(detections: list[fo.Detection] | None, floor: float, classes: set[str]) -> list[Box]:
@@ -206,7 +186,7 @@ def _items(
         row = dict(zip(have, rows[i], strict=True))
         source = Path(row["filepath"])
         try:
-            size = image_size(source)
+            size = upright_size(source)
         except ImageError as error:
             missing.append({"id": i, "source": str(source), "reason": error.reason})
             continue
@@ -224,11 +204,3 @@ def _name(items: list[Item], media: str) -> None:
     for i in items:
         i.name = i.source.name if stems[i.source.stem.casefold()] == 1 else f"{i.source.stem}-{i.id}{i.source.suffix}"
         i.ref = str(i.source.absolute()) if media == "list" else i.name
-
-
-def _write_csv(items: list[Item], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, CSV_COLUMNS)
-        writer.writeheader()
-        for i in items:
-            writer.writerow({**i.row, "file": i.name, "id": i.id, "path": " > ".join(i.row["path"] or [])})

@@ -1,64 +1,23 @@
 """Labels coming back: from a labeling tool's file or a labels field into the label field, never over what is there."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import runs, states
-from gsal_fo.fo.dataset import folders, pool
-from gsal_fo.fo.exchange import annotating, exporting, reading
+from gsal_fo.fo import journal, runs, states
+from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset.fields import PREFIX
+from gsal_fo.fo.exchange import annotating, handoffs, judging, labeling, manifests, reading
+from gsal_fo.fo.exchange.comparing import same
 from gsal_fo.fo.exchange.formats import FORMATS
+from gsal_fo.fo.exchange.handoffs import Sent
+from gsal_fo.fo.exchange.labeling import Source
+from gsal_fo.fo.exchange.reading import Answer, Reading
+from gsal_fo.fo.exchange.report import IngestReport
 from gsal_fo.fo.rounds import graph_of
-
-Labels = dict[str, list[tuple[str, list[float]]]]  # sample id -> (label, xywh_rel) boxes
-TOLERANCE = 1e-4  # of the image's side: a tenth of a pixel in a thousand, which tools round away
-
-
-@dataclass
-class IngestReport:
-    """What came back.
-
-    Ids of samples newly ``labeled`` (``empty``: those without a box), ``unchanged`` (the same labels were there), in
-    ``conflicts`` (other labels were there and stay), ``untouched`` (what came back is what was sent, and was not
-    taken), ``waiting`` (images of a round that are still with the labelers); names of ``unmatched`` images; ``boxes``
-    written; ``skipped`` annotations with a reason; ``unknown_labels`` that the scoring's graph lacks, with counts.
-    """
-
-    labeled: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-    conflicts: list[str] = field(default_factory=list)
-    untouched: list[str] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    boxes: int = 0
-    unknown_labels: dict[str, int] = field(default_factory=dict)
-
-    def summary(self) -> str:
-        """One sentence."""
-        parts = [f"{len(self.labeled)} images labeled with {self.boxes} boxes, {len(self.empty)} of them empty"]
-        for count, what in (
-            (len(self.unchanged), "already had these labels"),
-            (len(self.conflicts), "have other labels and were left as they are"),
-            (len(self.unmatched), "matched no sample"),
-            (
-                len(self.untouched),
-                "came back exactly as they were sent and were not taken (accept_prelabels does)",
-            ),
-            (len(self.waiting), "are still with the labelers"),
-        ):
-            parts += [f"{count} {what}"] if count else []
-        parts += [f"{len(self.skipped)} annotations were left out"] if self.skipped else []
-        if self.unknown_labels:
-            parts.append(f"labels outside the concept graph: {', '.join(sorted(self.unknown_labels))}")
-        return "; ".join(parts) + "."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+from gsal_fo.images import ImageError, upright_size
 
 
 def ingest(
@@ -69,15 +28,19 @@ def ingest(
     label_field: str = "ground_truth",
     manifest: str | Path | None = None,
     accept_prelabels: bool = False,
+    empty_means_done: bool = False,
 ) -> IngestReport:
     """Take labels into the dataset's label field.
 
     Running it twice changes nothing, and an image that has labels already keeps them: identical ones count as
-    unchanged, others as conflicts. An image that the labels name without any box becomes labeled as empty; one that
-    they do not name, or that the tool has as not yet labeled, stays as it is.
+    unchanged, others as conflicts. Only an image that an earlier ingest has taken as empty gets labels that come later.
 
-    Most formats do not tell a pre-label from a label. So an image that comes back with exactly the pre-labels that it
-    was sent with is not taken, nor is any image where nothing at all was changed: nobody may have opened it.
+    Silence is no answer. An image that comes back without a box is labeled as empty only where the labels hold a sign
+    that somebody finished it (an annotation that was submitted in Label Studio, a value in a field), or with
+    ``empty_means_done``. One that comes back as its own hand-off sent it, up to whole pixels, is taken only with such a
+    sign or with ``accept_prelabels``. One of which anything could not be read stays as it is, and is named.
+
+    Each value written says where it is from, in ``gsal_source`` (``fields.SOURCE_FIELDS``).
 
     Args:
         dataset: the dataset (of a view, its dataset).
@@ -86,122 +49,142 @@ def ingest(
         format: "coco", "yolo", "voc", "cvat", "labelstudio" or "fiftyone"; "auto" finds out.
         label_field: the Detections field that receives them; made where it is missing.
         manifest: ``manifest.json`` of the export that was labeled; None looks beside the labels and one folder up.
-            Without one, images are matched by their path or file name, and pre-labels cannot be told from labels.
+            Without one, images are matched by their path or file name, and pre-labels of any hand-off are told apart.
         accept_prelabels: somebody has looked at each image, so unchanged pre-labels are labels.
+        empty_means_done: somebody has finished each image, so one without a box holds nothing.
 
     Raises:
         ValueError: the labels cannot be read, or are of another dataset; nothing was written.
     """
     root = pool.check_samples(dataset)
-    if format not in ("auto", *FORMATS):
-        raise ValueError(f"format must be one of auto, {', '.join(FORMATS)}; got {format!r}")
-    if label_field.startswith("gsal_"):
-        raise ValueError(
-            f'"{label_field}" is a field that scoring rewrites; keep labels in another, such as ground_truth'
-        )
-    exists = pool.check_detections(root, label_field, what="label field")
-    report, sent = IngestReport(), Labels()
-    made: dict[str, list[fo.Detection]] = {}
+    _check(root, format, label_field)
     path = Path(labels).expanduser()
     if isinstance(labels, str) and root.has_sample_field(labels) and not path.exists():
-        pool.check_detections(root, labels, what="labels field")
-        if labels == label_field:
-            raise ValueError(f'"{labels}" is the label field itself; name another field or a label file')
-        found = _from_field(root, labels)
+        source, read = Source(f"field {labels}", None), _from_field(root, labels, label_field, accept_prelabels)
+        sent = handoffs.ever(root, read.answers)
     elif isinstance(labels, str) and labels in root.list_annotation_runs() and not path.exists():
-        found = annotating.load(root, labels, lambda name: _from_field(root, name))
-        sent = _from_field(root, annotating.PRELABELS, list(found))
+        source, read = Source(f"annotation run {labels}", None), annotating.load(root, labels)
+        sent = annotating.sent(root, labels, list(read.answers))
     elif path.exists():
-        about = _manifest(path if path.is_dir() else path.parent, manifest)
+        about = _manifest(path, manifest)
         read = reading.from_files(root, path, format, label_field, about)
-        made = {i: a.detections for i, a in read.answers.items()}
-        found = {i: [(d.label, d.bounding_box) for d in detections] for i, detections in made.items()}
-        report.unmatched, report.skipped = read.unmatched, read.unread
-        sent = _sent(about)
+        source = Source(path.resolve().name, labeling.digest_of(path))
+        sent = _sent(root, list(read.answers), about)
     else:
         raise ValueError(f'labels "{labels}" is neither a file nor a field of dataset "{root.name}"')
-    with folders.lock(folders.runs_of(root.slug), wait=True):
-        untouched = set() if accept_prelabels else _untouched(found, sent)
-        _write(root, found, made, label_field, exists, untouched, report)
+    rules = judging.Rules(empty_means_done, accept_prelabels)
+    report = IngestReport(
+        unread=read.unread, unmatched=read.unmatched, dropped=dict(read.dropped), notes=list(read.notes)
+    )
+    with journal.hold(root, "ingest"):
+        _take(root, label_field, read.answers, sent, rules, source, report)
         report.waiting = [i for i, (_, state) in states.refresh(root).items() if state == states.SENT]
-    counts = pool.label_counts([[label for label, _ in found[i]] for i in report.labeled])
+    counts = pool.label_counts([[d.label for d in read.answers[i].detections] for i in report.labeled])
     if runs.score_keys(root):
         report.unknown_labels = pool.outside(counts, graph_of(runs.load(root).config))
     return report
 
 
-def _write(
+def _check(dataset: fo.Dataset, format: str, label_field: str) -> None:
+    if format not in ("auto", *FORMATS):
+        raise ValueError(f"format must be one of auto, {', '.join(FORMATS)}; got {format!r}")
+    if label_field.startswith(PREFIX):
+        raise ValueError(
+            f'"{label_field}" is a field that scoring rewrites; keep labels in another, such as ground_truth'
+        )
+    if pool.check_detections(dataset, label_field, what="label field") and dataset.get_field(label_field).read_only:
+        raise ValueError(f'field "{label_field}" of dataset "{dataset.name}" is read-only; name another label field')
+
+
+def _take(
     dataset: fo.Dataset,
-    found: Labels,
-    made: dict[str, list[fo.Detection]],
-    name: str,
-    exists: bool,
-    untouched: set[str],
+    label_field: str,
+    answers: dict[str, Answer],
+    sent: dict[str, list[Sent]],
+    rules: judging.Rules,
+    source: Source,
     report: IngestReport,
 ) -> None:
-    """Write what is new, in one bulk call; ``made``: the detections of labels that came from a file."""
-    present: Labels = _from_field(dataset, name, list(found)) if exists else {}
-    new: dict[str, fo.Detections] = {}
-    for i, boxes in found.items():
-        if i in present:
-            (report.unchanged if _same(present[i], boxes) else report.conflicts).append(i)
-            continue
-        if i in untouched:
+    """Judge each answer, write those that count, and say in the report what became of each."""
+    there = labeling.present(dataset, label_field, list(answers))
+    new: dict[str, list[fo.Detection]] = {}
+    for i, answer in answers.items():
+        verdict = judging.judge(answer, sent.get(i, []), rules, _size_of(dataset, i))
+        if i in there and (verdict != judging.ANSWER or _is_there(there[i], answer)):
+            report.unchanged.append(i)
+        elif verdict == judging.UNANSWERED:
+            report.unanswered.append(i)
+        elif verdict == judging.UNTOUCHED:
             report.untouched.append(i)
-            continue
-        detections = made.get(i) or [fo.Detection(label=label, bounding_box=box) for label, box in boxes]
-        new[i] = fo.Detections(detections=detections)
-        report.labeled.append(i)
-        report.boxes += len(boxes)
-        report.empty += [] if boxes else [i]
-    if new:
-        if not exists:
-            dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-        dataset.set_values(name, new, key_field="id")
+        elif i in there and not (there[i].replaceable and answer.detections):
+            report.conflicts.append(i)
+        else:
+            new[i] = answer.detections
+    written = labeling.write(dataset, label_field, new, source)
+    lost = [i for i in new if i not in written]
+    now = labeling.present(dataset, label_field, lost) if lost else {}
+    for i in lost:
+        if i in now and _is_there(now[i], answers[i]):
+            report.unchanged.append(i)
+        elif i in now:
+            report.conflicts.append(i)
+            report.raced.append(i)
+        else:
+            report.unmatched.append(f"{answers[i].name}, whose sample was deleted meanwhile")
+    report.labeled = [i for i in new if i in written]
+    report.empty = [i for i in report.labeled if not new[i]]
+    report.replaced = [i for i in report.labeled if i in there]
+    report.boxes = sum(len(new[i]) for i in report.labeled)
 
 
-def _sent(manifest: dict[str, Any] | None) -> Labels:
-    """The pre-labels of an export's images. Label Studio keeps them apart from labels; older manifests lack them."""
-    if manifest is None or manifest.get("format") == "labelstudio":
-        return {}
-    entries = [e for e in manifest.get("images", []) if isinstance(e.get("boxes"), list)]
-    return {e["id"]: [(str(label), box) for label, *box in e["boxes"]] for e in entries}
+def _is_there(present: labeling.Present, answer: Answer) -> bool:
+    return same(present.boxes, [(d.label, d.bounding_box) for d in answer.detections])
 
 
-def _untouched(found: Labels, sent: Labels) -> set[str]:
-    """The images that nobody may have looked at. One without a box, before and after, is taken as looked at once any
-    other image has changed: that is how an empty image is labeled."""
-    same = {i for i in found if i in sent and _same(found[i], sent[i])}
-    return same if same == set(found) else {i for i in same if sent[i]}
+def _size_of(dataset: fo.Dataset, sample: str) -> Callable[[], tuple[int, int] | None]:
+    """Asks for an image's pixels where a hand-off has not kept them; None where it cannot be read."""
 
-
-def _same(a: list[tuple[str, list[float]]], b: list[tuple[str, list[float]]]) -> bool:
-    left = list(b)
-    for label, box in a:
-        fits = (k for k, (name, other) in enumerate(left) if name == label and _close(box, other))
-        if (k := next(fits, None)) is None:
-            return False
-        del left[k]
-    return not left
-
-
-def _close(a: list[float], b: list[float]) -> bool:
-    return all(abs(x - y) <= TOLERANCE for x, y in zip(a, b, strict=True))
-
-
-def _from_field(dataset: fo.Dataset, name: str, ids: list[str] | None = None) -> Labels:
-    """The labels of a Detections field, of the images that have a value in it."""
-    columns = [f"{name}.detections", f"{name}.detections.label", f"{name}.detections.bounding_box"]
-    rows = pool.rows_of(dataset, dataset.values("id") if ids is None else ids, columns[1:])
-    return {i: list(zip(r[0], r[1], strict=True)) for i, r in rows.items() if r[0] is not None}
-
-
-def _manifest(folder: Path, given: str | Path | None) -> dict[str, Any] | None:
-    if given is not None:
-        return exporting.read_manifest(Path(given).expanduser())
-    for place in (folder, folder.parent):
+    def size() -> tuple[int, int] | None:
         try:
-            return exporting.read_manifest(place / "manifest.json")
-        except ValueError:
+            return upright_size(pool.rows_of(dataset, [sample], ["filepath"])[sample][0])
+        except ImageError:
+            return None
+
+    return size
+
+
+def _from_field(dataset: fo.Dataset, name: str, label_field: str, accept_prelabels: bool) -> Reading:
+    """The labels of a Detections field. An image without an answer has no value there: an empty one is somebody's."""
+    pool.check_detections(dataset, name, what="labels field")
+    if name == label_field:
+        raise ValueError(f'"{name}" is the label field itself; name another field or a label file')
+    if name.startswith(PREFIX) and not accept_prelabels:
+        raise ValueError(
+            f'"{name}" holds proposals, not labels; --accept-prelabels takes them where somebody has looked at each'
+        )
+    ids, files, found = dataset.values(["id", "filepath", f"{name}.detections"])
+    out = Reading()
+    for i, file, detections in zip(ids, files, found, strict=True):
+        if detections is None:
             continue
-    return None
+        reasons = [reason for d in detections if (reason := reading.unusable(d.bounding_box, (1.0, 1.0)))]
+        out.unread += [f"{Path(file).name}: {reason}" for reason in reasons]
+        if not reasons:
+            kept = [labeling.fresh(d) for d in detections]
+            out.answers[i] = Answer(kept, answered=not kept, blank=False, name=Path(file).name)
+    return out
+
+
+def _manifest(labels: Path, given: str | Path | None) -> dict[str, Any] | None:
+    folder = labels if labels.is_dir() else labels.parent
+    found = manifests.beside(folder) if given is None else manifests.read(Path(given).expanduser())
+    if found is not None:
+        manifests.check_complete(found, folder / manifests.NAME if given is None else Path(given))
+    return found
+
+
+def _sent(dataset: fo.Dataset, ids: list[str], about: dict[str, Any] | None) -> dict[str, list[Sent]]:
+    """What the export sent, by its manifest; without one, what any hand-off has sent."""
+    known = manifests.sent(about) if about is not None else {}
+    rest = [i for i in ids if i not in known]
+    return {**(handoffs.ever(dataset, rest) if rest else {}), **known}

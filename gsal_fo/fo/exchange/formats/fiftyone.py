@@ -31,14 +31,14 @@ def write(batch: Batch) -> None:
         samples = []
         for i in batch.items:
             boxes = [fo.Detection(label=b.label, bounding_box=b.xywh_rel, confidence=b.confidence) for b in i.boxes]
-            path = batch.target.folder / FORMAT.media / i.name if batch.copied else Path(i.ref)
+            path = batch.target.stage / FORMAT.media / i.name if batch.copied else Path(i.ref)
             facts = {f"gsal_{n}": kind(i.row[n]) for n, kind in FACTS.items() if i.row.get(n) is not None}
             samples.append(fo.Sample(str(path), gsal_id=i.id, **facts))
             if boxes:
                 samples[-1][batch.label_field] = fo.Detections(detections=boxes)
         passing.add_samples(samples, progress=False)
         passing.default_classes = batch.classes
-        root = str(batch.target.folder)
+        root = str(batch.target.stage)
         rel_dir = root if batch.copied else None
         writer = foud.FiftyOneDatasetExporter(root, export_media=False, rel_dir=rel_dir)
         passing.export(dataset_exporter=writer, progress=False)
