@@ -9,7 +9,7 @@ from PIL import Image
 
 from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.fo import runs
-from gsal_fo.fo.dataset import bulk, fields
+from gsal_fo.fo.dataset import bulk, fields, folders
 from gsal_fo.fo.dataset.prepared import Change
 from gsal_fo.fo.documents import Documents, heatmap, number
 from gsal_fo.run_folder import error_maps, shards
@@ -80,6 +80,7 @@ def write_maps(folder: Path) -> dict[str, str]:
     The scale is logarithmic and black up to the pool's usual error.
     """
     low, high = error_maps.scale(folder)
+    folders.sweep(folder / "maps")
     out: dict[str, str] = {}
     for sample_id, cells in error_maps.read(folder):
         image = Image.fromarray(error_maps.gray(cells, low, high))

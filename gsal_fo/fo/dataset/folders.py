@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gsal_fo.run_folder import shards
 
 
@@ -43,6 +45,7 @@ def claim(folder: Path, config: dict[str, Any], *, again: str) -> bool:
         ValueError: the folder holds another run or other files; ``again`` says what to do.
         ShardError: it cannot be written.
     """
+    sweep(folder)
     made = identity(folder)
     if made is None:
         if folder.exists() and any(p.name not in (".lock", "worker.log") for p in folder.iterdir()):
@@ -52,6 +55,15 @@ def claim(folder: Path, config: dict[str, Any], *, again: str) -> bool:
     if made != config["identity"]:
         raise ValueError(f"{folder} holds a run over other images or with another configuration; {again}")
     return False
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed writers of this machine have left in a folder, as ``shards.atomic`` names
+    them: ``.NAME.PID.tmp``."""
+    for path in folder.rglob(".*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
