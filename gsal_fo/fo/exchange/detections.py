@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import bson
 import fiftyone as fo
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,7 +22,9 @@ from gsal_fo.fo.exchange.frames import UPRIGHT, Frame, Size
 THIN = 1e-6  # of the image's side: no image has a million pixels a side
 FINE = 0.01  # pixels
 SIDE = 1024  # most pixels a side of a filled outline: enough to see it
-POINTS = 50_000  # of the outlines of one image: a document of the database holds 16 MB
+# A document of the database holds 16 MB, with all else of the image. Below these counts no image comes near it.
+DOCUMENT, POINTS, PIXELS = 10_000_000, 50_000, 50_000_000
+EDGE = 0.01  # of the image's side
 DEEP = 8  # lists in lists of an attribute
 NATIVE: dict[str, type] = {"confidence": float, "index": int, "tags": list}
 OWN = frozenset(fo.Detection().field_names) | {"_cls", "_id", "polygons", "attributes"}
@@ -59,13 +62,32 @@ def detection(shape: Shape, frame: Frame, dropped: Counter[str]) -> fo.Detection
     return out
 
 
-def trim(detections: list[fo.Detection], dropped: Counter[str]) -> None:
-    """Take long outlines from an image's detections, so that their document fits into the database; the masks stay."""
-    long = [d for d in detections if d.has_field("polygons")]
-    if sum(len(ring) for d in long for ring in d["polygons"]) > POINTS:
-        for d in long:
+def reaches_out(shape: Shape, frame: Frame) -> bool:
+    """Whether more of a box than rounding explains lies over the edge, where `detection` cuts it."""
+    x, y, w, h = (v / side for v, side in zip(shape.box, frame.size * 2, strict=True))
+    return min(x, y) < -EDGE or max(x + w, y + h) > 1 + EDGE
+
+
+def fit(detections: list[fo.Detection], dropped: Counter[str]) -> None:
+    """Make an image's detections fit into a document of the database: first without outlines, whose masks stay, then
+    with masks of fewer pixels."""
+    drawn = [d for d in detections if d.has_field("polygons")]
+    masks = [d for d in detections if d.mask is not None]
+    if sum(len(r) for d in drawn for r in d["polygons"]) <= POINTS and sum(d.mask.size for d in masks) <= PIXELS:
+        return
+    if _bytes(detections) > DOCUMENT and drawn:
+        for d in drawn:
             d.clear_field("polygons")
-        dropped["outlines with more points than a document holds (their masks are kept)"] += len(long)
+        dropped["outlines, of which only the masks fit into the database"] += len(drawn)
+    while masks and _bytes(detections) > DOCUMENT:
+        for d in masks:
+            d.mask = np.ascontiguousarray(d.mask[::2, ::2])
+        dropped["details of masks too large for the database"] = len(masks)
+        masks = [d for d in masks if max(d.mask.shape) > 1]
+
+
+def _bytes(detections: list[fo.Detection]) -> int:
+    return len(bson.encode(fo.Detections(detections=detections).to_dict()))
 
 
 def unusable(box: Any, pixels: Size | None = None) -> str | None:

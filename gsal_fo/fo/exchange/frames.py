@@ -37,6 +37,11 @@ class _Image:
     orientation: int
 
     @property
+    def swaps(self) -> bool:
+        """Whether width and height differ before and after the image is turned upright."""
+        return self.real is not None and self.real != self.raw
+
+    @property
     def raw(self) -> Size | None:
         """Width and height before the image is turned upright."""
         return self.real and (self.real[::-1] if self.orientation in SIDEWAYS else self.real)
@@ -60,12 +65,17 @@ def frames(images: dict[int, Labeled], files: dict[int, Path]) -> tuple[dict[int
             known[k] = _look(image, files[k])
         except Odd as error:
             out[k] = Frame(UNIT, odd=str(error))
-    shown: dict[str, set[str]] = defaultdict(set)
+    by_boxes: dict[str, set[str]] = defaultdict(set)
+    upright: set[str] = set()  # files with the upright size of a photo that EXIF turns
     for k, facts in known.items():
+        if facts.swaps and facts.stated == facts.real:
+            upright.add(images[k].source)
         if (sign := _evidence(images[k], facts)) is not None:
-            shown[images[k].source].add(sign)
+            by_boxes[images[k].source].add(sign)
     for k, facts in known.items():
-        out[k] = _frame(images[k], facts, shown[images[k].source], notes)
+        source = images[k].source
+        shown = next(iter(by_boxes[source])) if len(by_boxes[source]) == 1 else None
+        out[k] = _frame(images[k], facts, shown, source in upright, notes)
     return out, [f"{count} {'image' if count == 1 else 'images'}: {what}" for what, count in notes.items()]
 
 
@@ -95,15 +105,11 @@ def _stated(image: Labeled) -> Size | None:
 
 
 def _evidence(image: Labeled, facts: _Image) -> str | None:
-    """What this image shows of the file: "raw" or "upright"; None where both would do."""
-    if facts.real is None or facts.orientation == UPRIGHT or facts.real == facts.raw:
-        return None
-    if facts.stated == facts.real:
-        return "upright"
-    if image.relative or facts.stated not in (None, facts.raw):
+    """What the boxes of this image show: "raw" or "upright", where they fit only one of the two."""
+    if not facts.swaps or image.relative or facts.stated not in (None, facts.raw):
         return None
     fits = {name: _inside(image, size) for name, size in (("upright", facts.real), ("raw", facts.raw)) if size}
-    return next((n for n in fits if fits[n]), None) if sum(fits.values()) == 1 else None
+    return next(n for n in fits if fits[n]) if sum(fits.values()) == 1 else None
 
 
 def _inside(image: Labeled, size: Size) -> bool:
@@ -112,28 +118,27 @@ def _inside(image: Labeled, size: Size) -> bool:
     return all(min(x, y) >= -SLACK and x + w <= size[0] + SLACK and y + h <= size[1] + SLACK for x, y, w, h in boxes)
 
 
-def _frame(image: Labeled, facts: _Image, shown: set[str], notes: Counter[str]) -> Frame:
-    """The frame of an image, by what its own file shows."""
+def _frame(image: Labeled, facts: _Image, shown: str | None, upright: bool, notes: Counter[str]) -> Frame:
+    """The frame of an image. ``shown``: what boxes of its file show; ``upright``: the file has upright sizes."""
     if facts.real is None:
         if facts.stated is None:
             return Frame(UNIT)
         notes["the image cannot be opened here, so its size is what the label file states"] += 1
         return Frame(UNIT if image.relative else facts.stated, facts.stated)
-    if facts.orientation != UPRIGHT and facts.real != facts.raw and facts.stated in (None, facts.raw):
-        own = _evidence(image, facts)
-        frame = own or (next(iter(shown)) if len(shown) == 1 else None) or ("upright" if facts.stated is None else None)
+    plain = Frame(UNIT if image.relative else facts.real, facts.real)
+    if facts.swaps and facts.stated in (None, facts.raw):
+        frame = _evidence(image, facts) or shown or ("upright" if facts.stated is None else None)
         if frame is None:
             return Frame(facts.real, odd=_swapped(facts))
         if frame == "raw":
             return _raw(image, facts, notes)
         if facts.stated is not None:
             notes["the label file has width and height of the raw photo; its boxes fit the upright one"] += 1
-        return Frame(UNIT if image.relative else facts.real, facts.real)
+        return plain
     if facts.stated is None or facts.stated == facts.real:
-        # Half turned or mirrored: the size shows nothing, other photos of the file do.
-        if shown == {"raw"} and facts.orientation != UPRIGHT:
-            return _raw(image, facts, notes)
-        return Frame(UNIT if image.relative else facts.real, facts.real)
+        # Half turned, mirrored or square: neither size nor boxes show anything, other photos of the file do.
+        hidden = facts.orientation != UPRIGHT and not facts.swaps
+        return _raw(image, facts, notes) if hidden and shown == "raw" and not upright else plain
     return _resized(image, facts.stated, facts.real, notes)
 
 

@@ -9,12 +9,13 @@ import fiftyone as fo
 
 from gsal_fo.fo.dataset import pool
 from gsal_fo.fo.exchange import detections as made
-from gsal_fo.fo.exchange.formats import Labeled, opened, read
+from gsal_fo.fo.exchange.formats import Contents, Labeled, opened, read
 from gsal_fo.fo.exchange.formats.texts import Odd, short
 from gsal_fo.fo.exchange.frames import Frame, frames
 from gsal_fo.fo.exchange.matching import match
 
 LONGEST = 120  # characters of an image's name in a message
+MANY = 3  # reasons that are given for one image
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Reading:
     not labeled yet. ``unread``: "NAME: reason" for each thing that was not understood; its image is in no other list
     and must stay unlabeled. ``unmatched``: names that fit no sample, or several (which ``unread`` says).
     ``dropped``: what annotators wrote that a Detection cannot hold, with counts. ``notes``: sentences about what was
-    decided in reading.
+    decided in reading. ``cut``: boxes that reached over their image's edge.
     """
 
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Reading:
     unmatched: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    cut: int = 0
 
 
 def from_files(
@@ -70,8 +72,7 @@ def from_files(
     Raises:
         ValueError: nothing can be read, or none of the images is one of the dataset's.
     """
-    with opened(path) as place:
-        contents = read(place, format, label_field)
+    contents = _contents(path, format, label_field)
     images = contents.images
     out = Reading(unread=list(contents.unread), notes=list(contents.notes))
     found = match(dataset, path if path.is_dir() else path.parent, images, manifest)
@@ -88,7 +89,23 @@ def from_files(
         of_sample[sample].append(k)
     for sample, places in of_sample.items():
         _take(sample, [(images[k], measured[k]) for k in places], out)
+    if out.cut:
+        out.notes.append(f"boxes that reached over the image's edge, and were cut there: {out.cut}")
     return out
+
+
+def _contents(path: Path, format: str, label_field: str) -> Contents:
+    """What is read from a path; messages about an unpacked zip name the zip."""
+    with opened(path) as place:
+        try:
+            out = read(place, format, label_field)
+        except ValueError as error:
+            if place == path:
+                raise
+            raise ValueError(str(error).replace(str(place), str(path))) from error
+        for texts in (out.unread, out.notes, *(image.unread for image in out.images)):
+            texts[:] = [text.replace(str(place), str(path)) for text in texts]
+        return out
 
 
 def _name(image: Labeled) -> str:
@@ -109,51 +126,60 @@ def _take(sample: str, twins: list[tuple[Labeled, Frame]], out: Reading) -> None
     """Add what files say of one sample. Where several entries are of it (two splits, two files), they must agree: one
     that is not labeled yet, or lists nothing without a sign that somebody looked, does not speak against another."""
     readings = [_read(image, frame) for image, frame in twins]
-    names = " and ".join(dict.fromkeys(short(image.source or image.name, 60) for image, _ in twins))
-    unread = [f"{_name(image)}: {reason}" for (image, _), r in zip(twins, readings, strict=True) for reason in r.unread]
-    for r in readings:
-        out.dropped += r.dropped
+    unread = [f"{_name(image)}: {what}" for (image, _), r in zip(twins, readings, strict=True) for what in r.unread]
     if unread:
         out.unread += unread
         return
-    given = [r.answer for r in readings if r.answer is not None]
-    if not given:
+    answers = [(r, r.answer) for r in readings if r.answer is not None]
+    if not answers:
         out.waiting.append(sample)
         return
-    given = [a for a in given if a.detections or a.answered] or given
-    if any(_facts(a) != _facts(given[0]) for a in given[1:]):
-        out.unread.append(f"{_name(twins[0][0])}: it is listed {len(given)} times with different labels ({names})")
+    answers = [(r, a) for r, a in answers if a.detections or a.answered] or answers
+    entry, first = answers[0]
+    if any(_facts(a) != _facts(first) for _, a in answers[1:]):
+        files = " and ".join(dict.fromkeys(short(image.source or image.name, 60) for image, _ in twins))
+        out.unread.append(f"{_name(twins[0][0])}: it is listed {len(answers)} times with different labels ({files})")
         return
-    first = given[0]
-    first.answered, first.blank = any(a.answered for a in given), all(a.blank for a in given)
+    first.answered, first.blank = any(a.answered for _, a in answers), all(a.blank for _, a in answers)
     out.answers[sample] = first
+    out.dropped += entry.dropped
+    out.cut += entry.cut
 
 
 @dataclass
-class _Read:
-    """One entry: its answer, None where it is not labeled yet or was not understood."""
+class _Entry:
+    """One entry: its answer, None where it is not labeled yet or was not understood; ``cut``: boxes that reached over
+    the image's edge."""
 
     answer: Answer | None
     unread: list[str]
-    dropped: Counter[str]
+    dropped: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
 
 
-def _read(image: Labeled, frame: Frame) -> _Read:
-    unread, dropped = list(dict.fromkeys(image.unread)), image.dropped.copy()
+def _read(image: Labeled, frame: Frame) -> _Entry:
+    unread = list(dict.fromkeys(image.unread))
+    if not unread and image.boxes and frame.odd is not None:
+        unread = [frame.odd]
     if image.boxes is None or unread:
-        return _Read(None, unread, dropped)
-    if frame.odd is not None:
-        return _Read(None, [frame.odd], dropped)
-    out = []
+        return _Entry(None, _first(unread))
+    entry = _Entry(Answer([], image.answered, image.blank, _name(image), image.source), [], image.dropped.copy())
+    assert entry.answer is not None
     for shape in image.boxes:
         try:
-            out.append(made.detection(shape, frame, dropped))
+            entry.answer.detections.append(made.detection(shape, frame, entry.dropped))
+            entry.cut += made.reaches_out(shape, frame)
         except Odd as error:
             unread.append(str(error))
     if unread:
-        return _Read(None, unread, dropped)
-    made.trim(out, dropped)
-    return _Read(Answer(out, image.answered, image.blank, _name(image), image.source), [], dropped)
+        return _Entry(None, _first(unread))
+    made.fit(entry.answer.detections, entry.dropped)
+    return entry
+
+
+def _first(reasons: list[str]) -> list[str]:
+    """What a report can say of one image."""
+    return reasons if len(reasons) <= MANY else [*reasons[:MANY], f"and {len(reasons) - MANY} more things"]
 
 
 def _facts(answer: Answer) -> list[tuple[str, list[float]]]:

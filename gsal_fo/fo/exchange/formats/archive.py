@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from gsal_fo.fo.exchange.formats.texts import MOST, check_size
+from gsal_fo.fo.exchange.formats.texts import MOST, check_size, short
 
 KINDS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names", ".labels", ".data")
 ENTRIES = 2_000_000
@@ -64,7 +64,7 @@ def unpack(archive: Path, place: Path) -> None:
     except BROKEN as error:
         if isinstance(error, Bomb):
             raise ValueError(str(error)) from None
-        raise ValueError(f"{archive} is no readable zip ({error}); export it again") from error
+        raise ValueError(f"{archive} is no readable zip ({short(str(error), 100)}); export it again") from error
 
 
 class Bomb(ValueError):

@@ -71,6 +71,10 @@ def read(document: Document, out: Contents) -> None:
             _add(image, a, categories)
         except Odd as error:
             image.unread.append(f"annotation {short(a.get('id'), 30)}: {error}")
+    if strange:  # one of them may be of an image that seems to have none
+        for image in images.values():
+            if not image.boxes and not image.unread:
+                image.unread.append("it has no annotation, and the file has some that belong to no listed image")
     out.images += images.values()
     for what, count in list(strange.items())[:3]:
         out.unread.append(f"{document.name}: {what}" + (f" ({count} times)" if count > 1 else ""))

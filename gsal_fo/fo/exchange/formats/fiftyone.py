@@ -62,7 +62,7 @@ def read(document: Document, out: Contents) -> None:
         _read_by_name(document, out)
         return
     samples = kept["samples"]
-    others = {k for s in samples if isinstance(s, dict) for k, v in s.items() if _kind(v) in TAKEN}
+    others = {k for s in samples if isinstance(s, dict) for k, v in s.items() if str(_kind(v)) in TAKEN}
     if others and name not in others:
         fields = ", ".join(sorted(others))
         raise refusal(document.path, KIND, f'it has no "{name}"; its fields of boxes are {fields}')
@@ -83,8 +83,11 @@ def _read_by_name(document: Document, out: Contents) -> None:
     for stem, objects in document.value["labels"].items():
         image = Labeled(stem, boxes=None, relative=True, source=document.name)
         if objects is not None:
-            found = [{**d, "label": _class(d.get("label"), classes)} for d in objects if isinstance(d, dict)]
-            _add(image, {"_cls": "Detections", "detections": found}, "labels")
+            if isinstance(objects, list):
+                objects = [
+                    {**d, "label": _class(d.get("label"), classes)} if isinstance(d, dict) else d for d in objects
+                ]
+            _add(image, {"_cls": "Detections", "detections": objects}, "labels")
         out.images.append(image)
 
 
@@ -103,10 +106,13 @@ def _add(image: Labeled, value: Any, name: str) -> None:
     if value is None:
         return
     kind = _kind(value)
-    if kind not in TAKEN:
+    if not isinstance(kind, str) or kind not in TAKEN:
         image.unread.append(f"{name} holds {short(kind)}, not Detections")
         return
-    objects = value.get(TAKEN[kind]) or [] if TAKEN[kind] else [value]
+    objects = value.get(TAKEN[kind]) if TAKEN[kind] else [value]
+    if not isinstance(objects, list):
+        image.unread.append(f"{name} holds no list of objects ({short(objects)})")
+        return
     image.boxes = []
     for d in objects:
         try:

@@ -107,8 +107,11 @@ def _read(task: Any, source: str) -> Labeled:
         return image
     readings = []
     for annotation in done:
+        if not isinstance(annotation.get("result"), list):
+            image.unread.append(f"an annotation without a list of results ({short(annotation.get('result'))})")
+            return image
         reading = Labeled(image.name, [], relative=True)
-        regions.read(annotation.get("result") or [], reading)
+        regions.read(annotation["result"], reading)
         readings.append(reading)
     first = readings[0]
     if any(_facts(r) != _facts(first) for r in readings[1:]):

@@ -14,6 +14,7 @@ from defusedxml import DefusedXmlException
 MOST = 1 << 30  # bytes of a label file, or of all label files of an archive: what memory takes in one piece
 LARGEST = 1e9  # no image has a billion pixels a side
 DIGITS = 300  # of an integer that is worth being one: beyond, Python refuses the whole file
+MARK = "\ufeff"  # a byte order mark, which joined files have inside; nobody sees it in a name
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -76,6 +77,11 @@ def read_text(path: Path, kind: str) -> str:
         return decode(raw)
     except ValueError as error:
         raise refusal(path, kind, str(error)) from None
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text as editors count them; `splitlines` also breaks at signs that a label may hold."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def read_json(path: Path, kind: str) -> Any:
@@ -157,7 +163,7 @@ def label_name(value: Any) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise Odd(f"{short(value)} is no label name")
-    text = whole(value).strip()
+    text = whole(value).strip().strip(MARK).strip()
     if not text:
         raise Odd("a label without a name")
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):

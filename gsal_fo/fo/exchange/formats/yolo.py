@@ -10,7 +10,7 @@ import yaml
 
 from gsal_fo.fo.exchange.formats import geometry, yolo_files
 from gsal_fo.fo.exchange.formats.model import Batch, Contents, Format, Labeled, Shape
-from gsal_fo.fo.exchange.formats.texts import Odd, number, read_text, refusal, short
+from gsal_fo.fo.exchange.formats.texts import Odd, lines, number, read_text, refusal, short
 from gsal_fo.fo.exchange.formats.tree import Tree
 
 KIND = yolo_files.KIND
@@ -26,8 +26,13 @@ def write(batch: Batch) -> None:
         batch.target.write(_labels_of(item.name), "".join(lines))
     batch.target.write("classes.txt", "".join(f"{c}\n" for c in batch.classes))
     images = "images" if batch.copied else "images.txt"
-    facts = {"path": ".", "train": images, "val": images, "names": dict(enumerate(batch.classes))}
-    batch.target.write("data.yaml", yaml.safe_dump(facts, allow_unicode=True, sort_keys=False))
+    batch.target.write("data.yaml", data_yaml(batch.classes, images))
+
+
+def data_yaml(classes: list[str], images: str) -> str:
+    """The text of data.yaml; ``images`` is the folder or list that training takes."""
+    facts = {"path": ".", "train": images, "val": images, "names": dict(enumerate(classes))}
+    return yaml.safe_dump(facts, allow_unicode=True, sort_keys=False)
 
 
 def files(batch: Batch) -> list[str]:
@@ -54,18 +59,18 @@ def gather(tree: Tree, out: Contents) -> None:
         out.images.append(image)
         try:
             classes = found.classes_of(path)
-            lines = read_text(path, KIND).splitlines()
+            rows = lines(read_text(path, KIND))
         except yolo_files.NoClasses:
             raise
         except ValueError as error:
             image.unread.append(str(error))
             continue
-        _rows(image, lines, classes)
+        _rows(image, rows, classes)
     out.notes += found.notes
 
 
-def _rows(image: Labeled, lines: list[str], classes: yolo_files.Classes) -> None:
-    for place, line in enumerate(lines, 1):
+def _rows(image: Labeled, rows: list[str], classes: yolo_files.Classes) -> None:
+    for place, line in enumerate(rows, 1):
         if not (parts := line.split()):
             continue
         try:

@@ -1,5 +1,6 @@
 """Which texts of a folder are YOLO label files, which hold class names, and which are lists of images: by content."""
 
+import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gsal_fo.fo.exchange.formats.texts import Odd, label_name, number, read_text, refusal, short
+from gsal_fo.fo.exchange.formats.texts import Odd, label_name, lines, number, read_text, refusal, short
 from gsal_fo.fo.exchange.formats.tree import Tree, is_image
 
 KIND = "YOLO data set"
@@ -17,20 +18,36 @@ LISTS = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")  # what a mess
 SPLITS = ("train", "val", "valid", "validation", "test", "trainval", "images", "notes", "readme", "classes")
 LABELS = re.compile(r"labels|obj_.*_data|obj_data", re.IGNORECASE)  # folders of nothing but label files
 HEAD = 4096  # characters that say what a text is
-LONGEST = 5_000_000  # bytes of a YAML: ten thousand classes are a twentieth of it, and parsing takes seconds
+PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)  # JSON's way to write 🐛; YAML has none
+LONGEST = 2_000_000  # bytes of a YAML: ten thousand classes are a tenth of it, and parsing takes seconds
 
 
 class NoClasses(ValueError):
     """Without the names of its classes, or with two lists that disagree, no label file of a folder can be read."""
 
 
-class _Names(yaml.BaseLoader):
-    """Text, lists and mappings only: a class called `no` or `1e3` stays that text, and no alias is ever followed."""
+class _Names(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
+    """Text, lists and mappings only: a class called `no` or `1e3` stays that text."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases, which a list of classes does not need")
-        return super().compose_node(parent, index)
+
+def _plain(text: str) -> Any:
+    """The content of a YAML. An alias could unfold a few lines into millions of values: none is ever followed."""
+    loader = _Names(PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text))
+    try:
+        root = loader.get_single_node()
+        seen, waiting = set[int](), [root] if root is not None else []
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen:
+                raise yaml.YAMLError("it has aliases, which a list of classes does not need")
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                waiting += [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                waiting += node.value
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 @dataclass(frozen=True)
@@ -191,12 +208,9 @@ def read_classes(path: Path) -> Classes | None:
             raise ValueError(f"{path} has more than {LONGEST // 10**6} MB; a list of classes is far shorter")
         text = read_text(path, KIND)
         if path.suffix.lower() not in (".yaml", ".yml"):
-            lines = [line.strip() for line in text.splitlines()]
-            while lines and not lines[-1]:
-                lines.pop()
-            return Classes({k: _name(line) for k, line in enumerate(lines)}, path)
-        # _Names builds nothing but text, lists and mappings.
-        value = yaml.load(text, Loader=_Names)
+            listed = "\n".join(lines(text)).rstrip().split("\n")
+            return Classes({k: _name(name) for k, name in enumerate(listed)}, path)
+        value = _plain(text)
     except (OSError, ValueError) as error:
         raise NoClasses(str(error)) from error
     except (yaml.YAMLError, RecursionError) as error:
@@ -249,7 +263,7 @@ def _head(path: Path) -> list[str]:
         text = read_text(path, KIND)
     except ValueError:
         return ["?"]
-    return [line.strip() for line in text[:HEAD].splitlines() if line.strip()]
+    return [line.strip() for line in lines(text[:HEAD]) if line.strip()]
 
 
 def _empty(path: Path) -> bool:
@@ -267,9 +281,9 @@ def _listed(tree: Tree, texts: list[Path]) -> dict[str, str]:
     """Images by their path below the folder of images, without suffix; where two share one, neither."""
     names = [tree.name(p) for p in tree.files if is_image(p.name)]
     for path in texts:
-        lines = _head(path)
-        if lines and is_image(lines[0]):
-            names += read_text(path, KIND).splitlines()
+        head = _head(path)
+        if head and is_image(head[0]):
+            names += lines(read_text(path, KIND))
     out: dict[str, set[str]] = defaultdict(set)
     for name in names:
         parts = name.strip().replace("\\", "/").split("/")
