@@ -138,7 +138,7 @@ def from_pool(
     """
     if bool(add) != (out is not None):
         raise ValueError("candidates are added with both --add NAME and --out FILE (the new graph file)")
-    config = shards.read_json(run / "config.json")
+    config = shards.run_facts(run, shards.CONFIG)
     if config.get("kind") != "score":
         raise ValueError(f"{run} is no scoring; give the run folder of gsal score")
     pad = float(config["config"]["concepts"]["pad"])
