@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gsal_fo.run_folder import tables
-from gsal_fo.run_folder.shards import MANIFEST_NAME, ShardError, parts, read_manifest, read_part
+from gsal_fo.run_folder.shards import MANIFEST_NAME, ShardError, holders, parts, read_manifest, read_part
 
 FOREGROUND_FLOOR = (
     0.05  # a proposal that is background with more certainty than this leaves takes no part in the entropy
@@ -74,7 +74,7 @@ def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
     """
     run = Path(run)
     pool = _pool_ids(run)
-    stored = all("contrast" in tables.columns_of(path) for path in parts(run, "proposals"))
+    stored = all({"contrast", "image_contrast"} <= set(tables.columns_of(path)) for path in parts(run, "proposals"))
     scalars, lists = (["image_contrast"], ["contrast"]) if stored else ([], [])
     proposals = _read(run, "proposals", pool, ["source", *scalars], ["boxes", "scores", *lists], posterior=True)
     difficulty = _read(
@@ -198,7 +198,8 @@ def _read(
     where = pc.index_in(pa.concat_arrays([*ids, pa.array(failed_ids, pa.string())]), value_set=pool)
     known, at = pc.is_valid(where).to_numpy(zero_copy_only=False), pc.fill_null(where, 0).to_numpy()
     if len(twice := np.flatnonzero(np.bincount(at[known], minlength=1) > 1)):
-        raise ShardError(f"{run / stage} holds image {pool[int(twice[0])]} twice; delete that folder and run again")
+        image = str(pool[int(twice[0])])
+        raise ShardError(f"{holders(run, stage, image)} holds image {image} twice; {tables.AGAIN}")
     good = len(at) - len(failed_ids)
     place[at[:good][known[:good]]] = np.flatnonzero(known[:good])
     failed = {
@@ -232,10 +233,8 @@ def _lengths(column: pa.ChunkedArray) -> np.ndarray:
 
 def _check(run: Path, pool: pa.Array, rows: np.ndarray, fine: np.ndarray, stage: str, problem: str) -> None:
     if not fine.all():
-        raise ShardError(
-            f"{run / stage}: image {pool[int(rows[int(np.argmin(fine))])]} has {problem}; delete that folder and run "
-            "the same scoring command again, or score again"
-        )
+        image = str(pool[int(rows[int(np.argmin(fine))])])
+        raise ShardError(f"{holders(run, stage, image)}: image {image} has {problem}; {tables.AGAIN}")
 
 
 def entropies(posterior: np.ndarray, lengths: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -251,7 +250,7 @@ def entropies(posterior: np.ndarray, lengths: np.ndarray, boxes: np.ndarray) -> 
     owners = np.repeat(np.arange(len(lengths)), lengths)
     width = np.divide(lengths, boxes, out=np.zeros(len(lengths)), where=boxes > 0)
     for columns in np.unique(width[lengths > 0]):
-        if columns != int(columns):
+        if columns < 1 or columns != int(columns):
             row = int(np.flatnonzero(width == columns)[0])
             raise ShardError(f"a posterior of {lengths[row]} numbers does not fit {boxes[row]} proposals")
         images = np.flatnonzero((width == columns) & (lengths > 0))

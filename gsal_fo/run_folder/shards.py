@@ -7,7 +7,7 @@ A run folder::
     proposals/part-*.parquet  difficulty/part-*.parquet  concepts/part-*.parquet  assignment/part-*.parquet
     screening/part-*.parquet  crops/part-*.parquet  only with a screen: what ``difficulty`` is then made from
 
-Each part carries the digest of the configuration it was made with, its stage, the run that it belongs to, and the
+Each part carries the digest of the configuration it was made with, its own name, the run that it belongs to, and the
 checksums of its columns (`tables`); a folder that mixes two configurations or runs, and a file that was altered, are
 refused. Files of before 0.2 carry the first alone, and are read as they are.
 Boxes are flattened ``xywh_rel`` (4 floats per box), posteriors flattened (C + 1 floats per box, background first).
@@ -122,6 +122,8 @@ def read_manifest(folder: Path, columns: Sequence[str] | None = None) -> pa.Tabl
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise ShardError(f"{path} is missing: {folder} is not a GSAL run folder")
+    if _run(folder) and not tables.is_checked(path):
+        raise ShardError(f"{path} was altered: its checksums are gone; {AGAIN}")
     table = tables.read_table(path, columns, schema=MANIFEST, optional=OPTIONAL)
     if "role" in table.column_names and pc.any(pc.invert(pc.is_in(table["role"], pa.array(ROLES)))).as_py():
         raise ShardError(f"{path} was altered: a role is none of {', '.join(ROLES)}; {AGAIN}")
@@ -160,7 +162,7 @@ def write_part(folder: Path, stage: str, rows: Sequence[Mapping[str, Any]], *, d
 def write_part_table(path: Path, table: pa.Table, *, digest: str) -> None:
     """Write a whole part of the stage whose folder it lies in."""
     stage = path.parent.name
-    facts = {"gsal_digest": digest, "gsal_stage": stage, "gsal_run": _run(path.parent.parent) or ""}
+    facts = {"gsal_digest": digest, "gsal_part": f"{stage}/{path.name}", "gsal_run": _run(path.parent.parent) or ""}
     write_table(table.select(STAGES[stage].names).cast(STAGES[stage].with_metadata(facts)), path)
 
 
@@ -178,14 +180,16 @@ def parts(folder: Path, stage: str, *, digest: str | None = None) -> list[Path]:
         got = facts.get("gsal_digest", "")
         digest = got if digest is None else digest
         if got != digest or not got:
+            like = "" if path == found[0] else f" as {found[0].name}"
             raise ShardError(
-                f"{path} was made with configuration {got[:64] or 'unknown'}, not {digest or 'one of this run'}: "
+                f"{path} was made with configuration {got[:64] or 'unknown'}, not {digest or 'one of this run'}{like}: "
                 f"scores of two configurations are never mixed; use another run folder or delete {path.parent}"
             )
-        if run and tables.CHECKSUMS.decode() not in facts:
+        if run and not tables.is_checked(path):
             raise ShardError(f"{path} was altered: its checksums are gone; {AGAIN}")
-        if (other := facts.get("gsal_stage", "" if run else stage)) != stage:
-            raise ShardError(f"{path} is a part of {other[:64] or 'no stage'}, not of {stage}; {AGAIN}")
+        own = f"{stage}/{path.name}"
+        if (other := facts.get("gsal_part", "" if run else own)) != own:
+            raise ShardError(f"{path} is a copy of {other[:100] or 'a file without a name'}; {AGAIN}")
         if run is not None and facts.get("gsal_run", "") != run:
             raise ShardError(f"{path} is of another run than {folder / MANIFEST_NAME}; {AGAIN}")
     return found
@@ -207,6 +211,12 @@ def _run(folder: Path) -> str | None:
     None without a manifest."""
     path = folder / MANIFEST_NAME
     return tables.metadata(path).get("gsal_run", "") if path.is_file() else None
+
+
+def holders(folder: Path, stage: str, image: str) -> str:
+    """The parts of a stage that hold an image, for a sentence."""
+    found = [path for path in parts(folder, stage) if image in read_part(path, ["id"])["id"].to_pylist()]
+    return " and ".join(str(path) if k == 0 else path.name for k, path in enumerate(found))
 
 
 def done_ids(folder: Path, stage: str, *, digest: str) -> set[str]:

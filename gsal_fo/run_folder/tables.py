@@ -1,7 +1,7 @@
 """Parquet files of a run folder: each column is held against its checksum when it is read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,34 @@ import pyarrow.parquet as pq
 from gsal_fo.run_folder import checksums
 from gsal_fo.run_folder.files import ShardError, atomic
 
-CHECKSUMS = b"gsal_checksums"  # in a file's metadata: JSON, column -> checksum
+CHECKSUMS = "gsal_checksums"  # in a file's metadata: JSON, column -> checksum, and "" -> that of the other metadata
 # What Arrow raises for bytes that are no Parquet file any more, wherever in them something was changed.
 DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, MemoryError, OverflowError, TypeError)
 AGAIN = "delete it and run the same scoring command again, or score again"
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file atomically, the checksums of its columns in its metadata."""
-    facts = {**(table.schema.metadata or {}), CHECKSUMS: json.dumps(checksums.of_table(table)).encode()}
+    """Write one Parquet file atomically, the checksums of its columns and of its metadata beside that."""
+    facts = _text(table.schema)
+    sums = {"": checksums.of_json(facts), **checksums.of_table(table)}
     with atomic(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(facts), temporary, compression="zstd")
+        written = table.replace_schema_metadata({**facts, CHECKSUMS: json.dumps(sums)})
+        pq.write_table(written, temporary, compression="zstd")
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """A file's metadata as text; raises ShardError where it cannot be read."""
+    """A file's metadata; raises ShardError where it cannot be read or was altered."""
     with _opened(path) as file:
-        return {k.decode(errors="replace"): v.decode(errors="replace") for k, v in _facts(file).items()}
+        facts, sums = _text(file.schema_arrow), _checksums(file, path)
+    if sums and sums.get("") != checksums.of_json(facts):
+        raise ShardError(f"{path} was altered: what it says of itself does not fit its checksum; {AGAIN}")
+    return facts
+
+
+def is_checked(path: Path) -> bool:
+    """Whether a file carries checksums; those of before 0.2 do not."""
+    with _opened(path) as file:
+        return bool(_checksums(file, path))
 
 
 def rows(path: Path) -> int:
@@ -82,13 +93,15 @@ def read_table(
     return table
 
 
-def _facts(file: pq.ParquetFile) -> Mapping[bytes, bytes]:
-    return file.schema_arrow.metadata or {}
+def _text(schema: pa.Schema) -> dict[str, str]:
+    """A schema's metadata but for the checksums."""
+    found = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in (schema.metadata or {}).items()}
+    return {k: v for k, v in found.items() if k != CHECKSUMS}
 
 
 def _checksums(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(_facts(file).get(CHECKSUMS, b"{}")))
+        return dict(json.loads((file.schema_arrow.metadata or {}).get(CHECKSUMS.encode(), b"{}")))
     except (TypeError, ValueError, RecursionError) as error:
         raise ShardError(f"{path} was altered: its checksums cannot be read; {AGAIN}") from error
 
