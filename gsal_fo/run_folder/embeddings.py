@@ -38,7 +38,7 @@ def read(run: Path, ids: Set[str] | None = None) -> Embeddings:
         )
     for row in shards.iter_rows(run, "concepts"):
         if row["id"] in seen:
-            raise shards.ShardError(f"{_parts_with(run, row['id'])} holds image {row['id']} twice; {AGAIN}")
+            raise shards.ShardError(f"image {row['id']} is there twice, in {_parts_with(run, row['id'])}; {AGAIN}")
         seen.add(row["id"])
         if row["role"] == "labeled" or row["error"] or (ids is not None and row["id"] not in ids):
             continue

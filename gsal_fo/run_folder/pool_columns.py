@@ -199,7 +199,7 @@ def _read(
     known, at = pc.is_valid(where).to_numpy(zero_copy_only=False), pc.fill_null(where, 0).to_numpy()
     if len(twice := np.flatnonzero(np.bincount(at[known], minlength=1) > 1)):
         image = str(pool[int(twice[0])])
-        raise ShardError(f"{holders(run, stage, image)} holds image {image} twice; {tables.AGAIN}")
+        raise ShardError(f"image {image} is there twice, in {holders(run, stage, image)}; {tables.AGAIN}")
     good = len(at) - len(failed_ids)
     place[at[:good][known[:good]]] = np.flatnonzero(known[:good])
     failed = {
