@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,7 +18,8 @@ from torchvision.transforms.v2 import functional as tvf
 
 from gsal_fo.boxes import crop_windows
 from gsal_fo.images import USUAL_PIXELS, ImageError
-from gsal_fo.run_folder.shards import table_rows
+from gsal_fo.run_folder.shards import read_part, table_rows
+from gsal_fo.run_folder.tables import rows
 
 
 def halved(pixels: np.ndarray, most: int = USUAL_PIXELS) -> np.ndarray:
@@ -84,7 +84,7 @@ class RowChunks(Dataset):
         world: int = 1,
     ) -> None:
         self.load, self.wanted, self.columns = load, wanted, list(columns) if columns else None
-        spans = [(path, a, min(a + size, n)) for path in files for n in [_rows(path)] for a in range(0, n, size)]
+        spans = [(path, a, min(a + size, n)) for path in files for n in [rows(path)] for a in range(0, n, size)]
         self.spans = spans[rank::world]
         self._open: tuple[Path, pa.Table] | None = None
 
@@ -94,7 +94,7 @@ class RowChunks(Dataset):
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
         path, start, stop = self.spans[index]
         if self._open is None or self._open[0] != path:
-            self._open = (path, pq.read_table(path, columns=self.columns))
+            self._open = (path, read_part(path, self.columns))
         return [self._loaded(row) for row in table_rows(self._open[1].slice(start, stop - start)) if self.wanted(row)]
 
     def _loaded(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -102,10 +102,6 @@ class RowChunks(Dataset):
             return {**row, **self.load(row)}
         except ImageError as error:
             return {**row, "error": error.reason}
-
-
-def _rows(path: Path) -> int:
-    return pq.ParquetFile(path).metadata.num_rows
 
 
 def chunk_loader(dataset: RowChunks, *, workers: int) -> DataLoader:

@@ -160,7 +160,7 @@ def embed(run: Run, graph: ConceptGraph) -> tuple[Any, str]:
     config = run.config.concepts
     clip = load_clip(config.clip, config.pretrained) if config.assign == "clip" else None
     encoder = clip if clip is not None else prototype_encoder(config)
-    labeled = labeled_to_embed(run.manifest, graph, config.assign)
+    labeled = labeled_to_embed(run.folder, graph, config.assign)
     mark = digest(_no_batch(config), encoder.digest, "image")  # parts of before hold no embedding of the image
     files = [*shards.parts(run.folder, "proposals"), run.manifest]
     module = CropEmbedder(encoder, batch_size=config.batch_size)
@@ -213,7 +213,7 @@ def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[
             "models": models,
             "choice": choice.to_dict() if choice else None,
         }
-        shards.write_json(result, folder / "result.json")
+        shards.write_record(result, folder / "result.json")
     return {"failed": failed, "scored_by_diffusion": settings["scored"]}
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from gsal_fo.boxes import xywh_rel_to_xyxy_px
 from gsal_fo.config import TrainConfig, from_dict, to_dict
 from gsal_fo.images import ImageError, read_image
-from gsal_fo.run_folder.shards import ShardError, table_rows
+from gsal_fo.run_folder.shards import ShardError, read_manifest, table_rows
 from lightning_modules import worker
 from lightning_modules.data import halved, is_labeled
 from lightning_modules.detectors.faster_rcnn import SMALLEST_BOX_PX, DetectorTrainer, build, save
@@ -114,7 +113,7 @@ def train(run: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[str
     if (out / "detector.json").is_file():
         reporter.note(f"{out} holds a trained detector already; nothing to do")
         return {"out": str(out)}
-    rows = [row for row in table_rows(pq.read_table(run / "manifest.parquet")) if is_labeled(row)]
+    rows = [row for row in table_rows(read_manifest(run)) if is_labeled(row)]
     rows = readable(rows, reporter)
     classes = sorted({name for row in rows for name in row["labels"]})
     if not classes:

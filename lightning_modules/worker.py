@@ -15,7 +15,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from gsal_fo.run_folder.shards import ShardError, read_json
+from gsal_fo.run_folder import shards
+from gsal_fo.run_folder.shards import ShardError
 from lightning_modules.progress import Reporter
 
 
@@ -57,6 +58,14 @@ def _terminate(number: int, frame: Any) -> None:
     raise Terminated(128 + number)
 
 
+def _sentence(error: BaseException) -> str:
+    """An error's message in one line; of one that was raised in a loader process, without the traceback of there."""
+    text = str(error).strip()
+    if "in DataLoader worker process" in text:
+        text = text.splitlines()[-1].partition(": ")[2] or text
+    return " ".join(text.split()) or type(error).__name__
+
+
 def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, Any]], *, module: str) -> int:
     """A worker's command line; returns the exit code. ``work`` gets the run folder, its config and a reporter."""
     # Not `--run`: torchrun would take it for an abbreviation of an option of its own.
@@ -78,7 +87,8 @@ def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, A
     started = time.monotonic()
     with Reporter(rank=rank()) as reporter:
         try:
-            config = read_json(args.run / "config.json")
+            config = shards.run_facts(args.run, shards.CONFIG)
+            shards.check_run(args.run)
             if config.get("kind") != kind:
                 raise ShardError(
                     f"{args.run} is a run of kind {config.get('kind')!r}, not {kind!r}; give another folder"
@@ -94,7 +104,7 @@ def main(kind: str, work: Callable[[Path, dict[str, Any], Reporter], dict[str, A
             return 130
         except Exception as error:
             # The one place that may catch all: a worker's caller reads a sentence, and --debug shows the rest.
-            reporter.error(" ".join(str(error).split()) or type(error).__name__)
+            reporter.error(_sentence(error))
             if args.debug or not isinstance(error, ValueError):
                 traceback.print_exc()
             return 1

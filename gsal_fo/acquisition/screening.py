@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gsal_fo.acquisition.ranking import rank
 from gsal_fo.acquisition.strategies.gsal.scores import best_first
@@ -119,10 +118,10 @@ def screen_run(run: Path, graph: ConceptGraph, share: float, *, seed: int, param
 
 def _labels(run: Path, graph: ConceptGraph) -> Counter[str]:
     """Labeled instances per fine node; a label outside the graph counts by its looks, as ``assigned.json`` says."""
-    labels = pq.read_table(run / "manifest.parquet", columns=["role", "labels"])
+    labels = shards.read_manifest(run, ["role", "labels"])
     lists = labels.filter(pc.equal(labels["role"], "labeled"))["labels"].to_pylist()
     counts = Counter(name for names in lists for name in names or [] if name in graph.fine)
-    for looks in shards.read_json(run / "assigned.json")["unknown"].values():
+    for looks in shards.run_facts(run, "assigned.json")["unknown"].values():
         counts.update(looks)
     return counts
 
@@ -152,7 +151,7 @@ def finish_run(run: Path, screen: Screen, *, digest: str) -> dict[str, int]:
     ids = pa.array(table.ids)
     starts = np.searchsorted(table.proposal_image, np.arange(len(table.ids) + 1))
     for path in shards.parts(run, "screening"):
-        part = pq.read_table(path)
+        part = shards.read_part(path)
         rows = pc.index_in(part["id"].combine_chunks(), value_set=ids)  # null for an image that failed
         columns = {name: part[name] for name in part.column_names}
         places = rows.to_pylist()
@@ -162,9 +161,9 @@ def finish_run(run: Path, screen: Screen, *, digest: str) -> dict[str, int]:
         columns["screened"] = pa.array([None if r is None else bool(known[r]) for r in places], pa.bool_())
         late = [failed.get(i) for i in part["id"].to_pylist()]
         columns["error"] = pa.array([b or a for a, b in zip(part["error"].to_pylist(), late, strict=True)], pa.string())
-        schema = shards.STAGES["difficulty"].with_metadata({"gsal_digest": digest})
-        shards.write_table(pa.table(columns, schema=schema), run / "difficulty" / path.name)
-    shards.write_json({**facts, "calibration": knots_of}, run / "screening.json")
+        table = pa.table(columns, schema=shards.STAGES["difficulty"])
+        shards.write_part_table(run / "difficulty" / path.name, table, digest=digest)
+    shards.write_record({**facts, "calibration": knots_of}, run / "screening.json")
     return facts
 
 
@@ -175,7 +174,7 @@ def _measured(run: Path, table: PoolTable) -> tuple[dict[str, np.ndarray], dict[
     out = {name: np.full(len(table.boxes), np.nan, np.float32) for name in STATISTICS}
     failed: dict[str, str] = {}
     for path in shards.parts(run, "crops"):
-        part = pq.read_table(path)
+        part = shards.read_part(path)
         places = pc.index_in(part["id"].combine_chunks(), value_set=ids).to_pylist()
         for place, row in zip(places, shards.table_rows(part), strict=True):
             if row["error"]:

@@ -60,9 +60,9 @@ def selection(run: Path, graph: ConceptGraph, ranking: Ranking, rows: Sequence[i
     }
 
 
-def cancellation(selection: str, **about: Any) -> dict[str, Any]:
-    """A round was taken back; ``cancels`` is the hash of its selection's entry."""
-    return {**about, **_written(CANCEL), "cancels": selection}
+def cancellation(mark: str, **about: Any) -> dict[str, Any]:
+    """A round was taken back; ``cancels``, ``mark``, is the hash of its selection's entry."""
+    return {**about, **_written(CANCEL), "cancels": mark}
 
 
 def hand_off(ids: Sequence[str], **about: Any) -> dict[str, Any]:

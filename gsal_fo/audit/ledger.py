@@ -69,6 +69,22 @@ def append(run: Path, entry: Mapping[str, Any], *, head: Head | None = None) -> 
         return full
 
 
+def set_aside(run: Path) -> Path | None:
+    """Give a ledger that cannot be gone on with another name, so that a new one can begin; None where there is none."""
+    path = run / NAME
+    if not path.exists():
+        return None
+    number = 1
+    while (aside := run / f"ledger-{number:03d}.jsonl").exists():
+        number += 1
+    try:
+        path.rename(aside)
+        _sync_folder(run)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    return aside
+
+
 def read(run: Path) -> Ledger:
     """Read a run folder's ledger and check its chain; a missing file is an empty ledger."""
     path = run / NAME

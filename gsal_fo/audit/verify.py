@@ -1,7 +1,7 @@
 """The proof that the picks of a ledger follow from what its run folder holds."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def verify(run: Path, recorded: Mapping[str, str] | None = None, *, head: Head |
     elif known.torn:  # with a head that fits, the torn bytes are known to be no entry that was ever completed
         out.append(f"{path} ends in the middle of an entry; the next command cuts off what was never written whole")
     hashes = {str(e["hash"]) for e in known.entries}
-    out += [f"{path}: {text}" for text in _unrecorded(known.entries, recorded or {}, hashes)]
+    out += [f"{path}: {text}" for text in unrecorded(known.entries, recorded or {})]
     proof = Proof(run)
     for entry in known.entries:
         name, kind = f"entry {entry['seq']} ({entry.get('tag')})", entries.kind_of(entry)
@@ -52,19 +52,21 @@ def verify(run: Path, recorded: Mapping[str, str] | None = None, *, head: Head |
     return out
 
 
-def _unrecorded(known: list[dict[str, Any]], recorded: Mapping[str, str], hashes: set[str]) -> Iterator[str]:
+def unrecorded(known: Sequence[Mapping[str, Any]], recorded: Mapping[str, str]) -> list[str]:
+    """The selections, {tag: hash}, that a dataset records and a ledger's entries lack, one sentence each."""
     # By hash, not by tag: a cloned dataset selects from the same run folder, and both may call a round the first.
     tags = {str(e.get("tag")) for e in known}
-    for tag, mark in recorded.items():
-        if mark in hashes | _settled(known):
-            continue
-        if tag in tags:
-            yield f"the entry of {tag} is not the one that the dataset records"
-        else:
-            yield f"the dataset records the selection {tag}, and its entry is gone"
+    hashes = {str(e["hash"]) for e in known} | _settled(known)
+    return [
+        f"the entry of {tag} is not the one that the dataset records"
+        if tag in tags
+        else f"the dataset records the selection {tag}, and its entry is gone"
+        for tag, mark in recorded.items()
+        if mark not in hashes
+    ]
 
 
-def _settled(known: list[dict[str, Any]]) -> set[str]:
+def _settled(known: Sequence[Mapping[str, Any]]) -> set[str]:
     """Hashes of selections whose entries are gone, and that somebody has accepted as they are."""
     accepted = [e for e in known if entries.kind_of(e) == entries.ACCEPTED]
     return {str(r.get("selection")) for e in accepted for r in e.get("rounds", {}).values()}

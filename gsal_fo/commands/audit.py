@@ -1,4 +1,4 @@
-"""`gsal audit verify|report`: prove that the picks of every round follow from what is stored, and show why."""
+"""`gsal audit verify|report|accept`: prove that the picks of every round follow from what is stored, and show why."""
 
 import argparse
 from pathlib import Path
@@ -19,12 +19,20 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
             report,
             "verify, and write a page that shows every pick and why it was picked",
         ),
+        (
+            "accept",
+            accept,
+            "take the rounds as the dataset has them now, and say so in the ledger: tags that somebody moved, a ledger "
+            "that cannot be gone on with",
+        ),
     ):
         sub = actions.add_parser(name, parents=[shared], help=text, description=text)
-        sub.add_argument("dataset", nargs="?", help="FiftyOne dataset; all its scorings")
         sub.add_argument("--run-key", help="one scoring of the dataset")
-        sub.add_argument("--run-dir", type=Path, help="a run folder instead of a dataset; needs no database")
         sub.set_defaults(run=run)
+        needed = {} if name == "accept" else {"nargs": "?"}
+        sub.add_argument("dataset", help="FiftyOne dataset; all its scorings", **needed)
+        if name != "accept":
+            sub.add_argument("--run-dir", type=Path, help="a run folder instead of a dataset; needs no database")
         if name == "report":
             sub.add_argument("--out", type=Path, default=Path("gsal-audit.html"), help="default %(default)s")
             sub.add_argument("--force", action="store_true", help="overwrite --out, whatever it holds")
@@ -53,6 +61,17 @@ def report(args: argparse.Namespace) -> Result:
     return Result(
         {**done.data, "out": str(args.out), "picks": picks}, f"{done.text}\n{args.out}: {picks} picks", done.code
     )
+
+
+def accept(args: argparse.Namespace) -> Result:
+    from gsal_fo.fo import auditing
+    from gsal_fo.fo.console import open_samples
+    from gsal_fo.worker.bars import Bars
+
+    with Bars() as bars:
+        done = auditing.accept(open_samples(args.dataset, None), run_key=args.run_key, on_event=bars)
+    lines = [f"{run}: {said}" for run, said in done.items()] or ["nothing differs; nothing was written"]
+    return Result({"accepted": {str(run): said for run, said in done.items()}}, "\n".join(lines))
 
 
 def _verified(args: argparse.Namespace) -> dict[Path, list[str]]:

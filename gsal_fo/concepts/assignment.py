@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.concepts.similarity import (
@@ -26,12 +25,12 @@ EncodeText = Callable[[list[str]], Any]
 ROWS = 4096  # rows per assignment part
 
 
-def labeled_to_embed(manifest: Path, graph: ConceptGraph, assign: str) -> set[str]:
+def labeled_to_embed(run: Path, graph: ConceptGraph, assign: str) -> set[str]:
     """Ids of labeled images whose crops the assignment needs: all for prototypes; for CLIP those with a label that
     the graph lacks (it is counted under the concept that CLIP sees); none for the detector's posterior."""
     if assign == "detector":
         return set()
-    table = pq.read_table(manifest, columns=["id", "role", "labels"])
+    table = shards.read_manifest(run, ["id", "role", "labels"])
     known = set(graph.fine)
     return {
         i
@@ -66,7 +65,7 @@ def assign_run(
     Raises:
         ValueError: where the method cannot work on this run; the sentence says what to use instead.
     """
-    manifest = pq.read_table(run / "manifest.parquet", columns=["id", "role", "labels"])
+    manifest = shards.read_manifest(run, ["id", "role", "labels"])
     labels = {
         i: names or []
         for i, role, names in zip(*(manifest[c].to_pylist() for c in ("id", "role", "labels")), strict=True)
@@ -131,7 +130,7 @@ def assign_run(
     facts["unknown"] = {label: dict(sorted(counts.items())) for label, counts in sorted(unknown.items())}
     outside = {name for names in labels.values() for name in names} - set(graph.fine)
     facts["uncounted"] = sorted(outside - set(unknown))
-    shards.write_json(facts, run / "assigned.json")
+    shards.write_record(facts, run / "assigned.json")
     return facts
 
 

@@ -8,13 +8,14 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.concepts.similarity import assign_clip, unit
+from gsal_fo.run_folder import shards
 
 CONFIDENCE = 0.95  # of the one-sided sign tests
 TRIAL_IMAGES = 500  # labeled images that take part at most: 500 tell apart what matters
@@ -48,10 +49,10 @@ class Choice:
         return asdict(self)
 
 
-def trial_images(manifest: Any, graph: ConceptGraph) -> set[str]:
+def trial_images(run: Path, graph: ConceptGraph) -> set[str]:
     """Ids of the labeled images that take part in the trial: those with a label of the graph, at most
     ``TRIAL_IMAGES``, by the hash of their id, so that neither order nor the rest of the pool decides."""
-    table = pq.read_table(manifest, columns=["id", "role", "labels"])
+    table = shards.read_manifest(run, ["id", "role", "labels"])
     known = set(graph.fine)
     ids = [
         i

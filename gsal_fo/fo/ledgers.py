@@ -113,7 +113,15 @@ def head(dataset: fo.Dataset, score_key: str) -> Head | None:
 
 def is_cancelled(dataset: fo.Dataset, score_key: str, selection: str) -> bool:
     """Whether this dataset, and not only a clone of it, has taken back the selection with this hash."""
-    return any(e.get("cancels") == selection for e in _history(dataset, score_key))
+    return any(e.get("cancels") == selection for e in past(dataset, score_key))
+
+
+def forget_entries(dataset: fo.Dataset, score_key: str, start: Head) -> None:
+    """Begin a ledger anew: the dataset remembers ``start`` of it alone."""
+    run_dir = runs.load(dataset, score_key).config.run_dir
+    for key in runs.score_keys(dataset):
+        if runs.load(dataset, key).config.run_dir == run_dir:
+            runs.set_ledger_head(dataset, key, start.to_dict())
 
 
 def numbers_taken(dataset: fo.Dataset) -> set[int]:
@@ -123,11 +131,13 @@ def numbers_taken(dataset: fo.Dataset) -> set[int]:
     for key in runs.score_keys(dataset):
         known = head(dataset, key)
         out |= {known.round} if known else set()
-        out |= {e["round"] for e in _history(dataset, key) if isinstance(e.get("round"), int)}
+        out |= {e["round"] for e in past(dataset, key) if isinstance(e.get("round"), int)}
     return out
 
 
-def _history(dataset: fo.Dataset, score_key: str) -> list[Mapping[str, Any]]:
+def past(dataset: fo.Dataset, score_key: str) -> list[Mapping[str, Any]]:
+    """The entries of a scoring's ledger that are this dataset's history: its own, and its originals' of before it was
+    cloned."""
     run = Path(runs.load(dataset, score_key).config.run_dir)
     known = ledger.read(run).entries
     return history.own(known, head(dataset, score_key), identity(dataset), dataset.name, recorded(dataset).values())

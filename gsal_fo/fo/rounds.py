@@ -11,7 +11,6 @@ from typing import Any
 
 import fiftyone as fo
 import numpy as np
-import pyarrow.parquet as pq
 
 import gsal_fo
 from gsal_fo import config as cfg
@@ -22,6 +21,7 @@ from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import journal, ledgers, progress, runs, states, steps, writing
 from gsal_fo.fo.dataset import bulk, fields, labels, pool, records
 from gsal_fo.fo.dataset.prepared import Change, combined
+from gsal_fo.run_folder import shards
 from gsal_fo.settings import check_number
 
 MISSING = "the file is missing"
@@ -275,7 +275,7 @@ def count(
     """Labeled instances per fine node, from where the scoring took its labeled set, and notes."""
     folder = Path(record.run_dir)
     if record.labeled_scope == "run":
-        of_run = set(pq.read_table(folder / "manifest.parquet", columns=["id"])["id"].to_pylist())
+        of_run = set(shards.read_manifest(folder, ["id"])["id"].to_pylist())
         labeled = [i for i in labeled if i in of_run]
     table_of = table_of or (lambda: rankings.load_pool(folder))
     return labels.count(dataset, labeled, label_field, graph_of(record), folder, table_of)

@@ -224,7 +224,7 @@ def _place(plan: Plan, run_key: str | None, run_dir: str | Path | None, running:
     if key is None and folder is None:
         key = folders.unfinished(home, runs.SCORE, plan.identity, set(kept))
     elif key is None and folder is not None and folders.identity(folder) == plan.identity:
-        key = str(shards.read_json(folder / "config.json")["run_key"])
+        key = str(shards.run_facts(folder, shards.CONFIG)["run_key"])
         key = key if kept.get(key, folder) == folder else None  # another scoring was given it meanwhile
     if key is None:
         taken = [p.name for p in home.glob("*")] if folder is None else []
@@ -330,7 +330,7 @@ def _finish(
     plan: Plan, folder: Path, key: str, config: cfg.ScoreConfig, concepts: str, reserved: locks.Lease
 ) -> progress.Events:
     """Rank what the worker left, write it into the dataset and register the run."""
-    result = shards.read_json(folder / "result.json")
+    result = shards.run_facts(folder, "result.json")
     choice = result.get("choice")
     ranking, notes, chosen = _ranking(plan, folder, config, choice, result["diffusion"].get("mix", {}))
     yield from ({"event": "note", "message": text} for text in [*notes, *chosen])

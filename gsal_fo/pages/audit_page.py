@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from gsal_fo.acquisition.ranking import Ranking
@@ -45,9 +44,7 @@ def write(
     if not entries:
         there = ", ".join(str(e.get("tag")) for e in known) or "none"
         raise ValueError(f"{run / ledger.NAME} has no selection {sorted(wanted or [])}; it has {there}")
-    paths = dict(
-        zip(*pq.read_table(run / "manifest.parquet", columns=["id", "filepath"]).to_pydict().values(), strict=True)
-    )
+    paths = dict(zip(*shards.read_manifest(run, ["id", "filepath"]).to_pydict().values(), strict=True))
 
     def parts() -> Iterator[str]:  # round by round: pictures of one round at most in memory
         yield HEAD
@@ -97,7 +94,7 @@ def _about(run: Path, entry: Mapping[str, Any]) -> str:
     """What was asked, by whom, and the state of the labels then."""
     graded = entry["params"].get("rarity") == "graded"
     result = run / "result.json"
-    choice = (shards.read_json(result).get("choice") or {}) if result.is_file() else {}
+    choice = (shards.run_facts(run, result.name).get("choice") or {}) if result.is_file() else {}
     params = ", ".join(f"{k} {v}" for k, v in entry["params"].items())
     labels = ", ".join(f"{k} {v}" for k, v in entry["labels"].items()) or "none"
     thresholds = ", ".join(f"{k} {v}" for k, v in entry["thresholds"].items())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from gsal_fo.config import digest
 from gsal_fo.run_folder import shards
@@ -58,7 +57,7 @@ def image_vectors(run: Path, table: PoolTable) -> np.ndarray | None:
     out: np.ndarray | None = None
     row_of = {str(i): row for row, i in enumerate(table.ids)}
     for part in parts:
-        columns = pq.read_table(part, columns=["id", "image"])
+        columns = shards.read_part(part, ["id", "image"])
         vectors = columns["image"].combine_chunks()
         lengths = np.diff(vectors.offsets.to_numpy()) * np.asarray(vectors.is_valid())
         if not lengths.any():

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from gsal_fo.run_folder.shards import ShardError, parts
+from gsal_fo.run_folder import tables
+from gsal_fo.run_folder.shards import MANIFEST_NAME, ShardError, holders, parts, read_manifest, read_part
 
 FOREGROUND_FLOOR = (
     0.05  # a proposal that is background with more certainty than this leaves takes no part in the entropy
@@ -74,7 +74,7 @@ def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
     """
     run = Path(run)
     pool = _pool_ids(run)
-    stored = all("contrast" in pq.read_schema(path).names for path in parts(run, "proposals"))
+    stored = all({"contrast", "image_contrast"} <= set(tables.columns_of(path)) for path in parts(run, "proposals"))
     scalars, lists = (["image_contrast"], ["contrast"]) if stored else ([], [])
     proposals = _read(run, "proposals", pool, ["source", *scalars], ["boxes", "scores", *lists], posterior=True)
     difficulty = _read(
@@ -96,20 +96,16 @@ def load_pool(run: Path, *, statistics: str = "difficulty") -> PoolTable:
             )
     rows = np.flatnonzero(good)
     counts = proposals.counts["scores"][proposals.place[rows]]
-    _check(pool, rows, counts > 0, "has no proposal; score again with another run folder")
+    _check(run, pool, rows, counts > 0, "proposals", "no proposal")
     boxes = proposals.counts["boxes"][proposals.place[rows]]
-    _check(
-        pool, rows, boxes == 4 * counts, "has another number of boxes than of scores; delete proposals and run again"
-    )
+    _check(run, pool, rows, boxes == 4 * counts, "proposals", "another number of boxes than of scores")
     if stored:
         same = proposals.counts["contrast"][proposals.place[rows]] == counts
-        _check(pool, rows, same, "has another number of contrasts than of boxes; delete proposals and run again")
+        _check(run, pool, rows, same, "proposals", "another number of contrasts than of boxes")
     for name, stage in ((statistics, difficulty), ("assignment", assignment)):
         for column, lengths in stage.counts.items():
             same = lengths[stage.place[rows]] == counts
-            _check(
-                pool, rows, same, f"has another number of {column} than of proposals; delete {run / name} and run again"
-            )
+            _check(run, pool, rows, same, name, f"another number of {column} than of proposals")
     names = pool.to_numpy(zero_copy_only=False)
     return PoolTable(
         ids=names[rows],
@@ -161,18 +157,12 @@ class _Stage:
 
 
 def _pool_ids(run: Path) -> pa.Array:
-    path = run / "manifest.parquet"
-    try:
-        manifest = pq.read_table(path, columns=["id", "role"])
-    except FileNotFoundError:
-        raise ShardError(f"{path} is missing: {run} is not a GSAL run folder") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ShardError(f"{path} is not a readable Parquet file ({error}); score again") from error
+    manifest = read_manifest(run, ["id", "role"])
     ids = manifest["id"].filter(pc.equal(manifest["role"], "pool")).combine_chunks()
     if len(pc.unique(ids)) < len(ids):
         counts = pc.value_counts(ids)
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise ShardError(f"{path} holds image {twice[0]} twice; score again")
+        raise ShardError(f"{run / MANIFEST_NAME} holds image {twice[0]} twice; score again")
     return ids
 
 
@@ -184,10 +174,7 @@ def _read(
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in [*scalars, *lists, "entropy"]}
     counts: dict[str, list[np.ndarray]] = {name: [] for name in lists}
     for path in parts(run, stage):
-        names = ["id", "error", *scalars, *lists, *(["posterior"] if posterior else [])]
-        if "screened" not in pq.read_schema(path).names:
-            names = [n for n in names if n != "screened"]
-        table = pq.read_table(path, columns=names)
+        table = read_part(path, ["id", "error", *scalars, *lists, *(["posterior"] if posterior else [])])
         bad = pc.not_equal(pc.fill_null(table["error"], ""), "")
         failed_ids += table["id"].filter(bad).to_pylist()
         reasons += table["error"].filter(bad).to_pylist()
@@ -199,16 +186,20 @@ def _read(
             pieces[name].append(_passed(table) if name == "screened" else table[name].to_numpy())
         for name in lists:
             counts[name].append(_lengths(table[name]))
-            pieces[name].append(_flat(table[name]))
+            pieces[name].append(tables.flat(table, name, path))
         if posterior:
-            boxes = counts["scores"][-1]
-            pieces["entropy"].append(entropies(_flat(table["posterior"]), _lengths(table["posterior"]), boxes))
+            numbers, lengths = tables.flat(table, "posterior", path), _lengths(table["posterior"])
+            try:
+                pieces["entropy"].append(entropies(numbers, lengths, counts["scores"][-1]))
+            except ShardError as error:
+                raise ShardError(f"{path}: {error}; {tables.AGAIN}") from error
     # One look-up for all parts: it hashes the whole pool. Images outside the pool (labeled ones) get no place.
     place, failed = np.full(len(pool), -1, dtype=np.int64), {}
     where = pc.index_in(pa.concat_arrays([*ids, pa.array(failed_ids, pa.string())]), value_set=pool)
     known, at = pc.is_valid(where).to_numpy(zero_copy_only=False), pc.fill_null(where, 0).to_numpy()
     if len(twice := np.flatnonzero(np.bincount(at[known], minlength=1) > 1)):
-        raise ShardError(f"{run / stage} holds image {pool[int(twice[0])]} twice; delete that folder and run again")
+        image = str(pool[int(twice[0])])
+        raise ShardError(f"image {image} is there twice, in {holders(run, stage, image)}; {tables.AGAIN}")
     good = len(at) - len(failed_ids)
     place[at[:good][known[:good]]] = np.flatnonzero(known[:good])
     failed = {
@@ -240,13 +231,10 @@ def _lengths(column: pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
 
 
-def _flat(column: pa.ChunkedArray) -> np.ndarray:
-    return pc.list_flatten(column).to_numpy()
-
-
-def _check(pool: pa.Array, rows: np.ndarray, fine: np.ndarray, problem: str) -> None:
+def _check(run: Path, pool: pa.Array, rows: np.ndarray, fine: np.ndarray, stage: str, problem: str) -> None:
     if not fine.all():
-        raise ShardError(f"image {pool[int(rows[int(np.argmin(fine))])]} {problem}")
+        image = str(pool[int(rows[int(np.argmin(fine))])])
+        raise ShardError(f"{holders(run, stage, image)}: image {image} has {problem}; {tables.AGAIN}")
 
 
 def entropies(posterior: np.ndarray, lengths: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -262,11 +250,9 @@ def entropies(posterior: np.ndarray, lengths: np.ndarray, boxes: np.ndarray) -> 
     owners = np.repeat(np.arange(len(lengths)), lengths)
     width = np.divide(lengths, boxes, out=np.zeros(len(lengths)), where=boxes > 0)
     for columns in np.unique(width[lengths > 0]):
-        if columns != int(columns):
+        if columns < 1 or columns != int(columns):
             row = int(np.flatnonzero(width == columns)[0])
-            raise ShardError(
-                f"a posterior of {lengths[row]} numbers does not fit {boxes[row]} proposals; delete proposals"
-            )
+            raise ShardError(f"a posterior of {lengths[row]} numbers does not fit {boxes[row]} proposals")
         images = np.flatnonzero((width == columns) & (lengths > 0))
         p = posterior[np.isin(owners, images)] if len(images) < len(lengths) else posterior[: ends[-1]]
         p = p.reshape(-1, int(columns)).astype(np.float64)

@@ -7,20 +7,26 @@ A run folder::
     proposals/part-*.parquet  difficulty/part-*.parquet  concepts/part-*.parquet  assignment/part-*.parquet
     screening/part-*.parquet  crops/part-*.parquet  only with a screen: what ``difficulty`` is then made from
 
-Each part carries the digest of the configuration it was made with; a folder that mixes two is refused.
+Each part carries the digest of the configuration it was made with, its own name, the run that it belongs to, and the
+checksums of its columns (`tables`); a folder that mixes two configurations or runs, and a file that was altered, are
+refused. Files of before 0.2 carry the first alone, and are read as they are.
 Boxes are flattened ``xywh_rel`` (4 floats per box), posteriors flattened (C + 1 floats per box, background first).
 """
 
-import json
-import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+
+from gsal_fo.run_folder import tables
+from gsal_fo.run_folder.files import ShardError, atomic, read_json, read_record, write_json, write_record
+from gsal_fo.run_folder.tables import AGAIN, write_table
+
+__all__ = ["ShardError", "atomic", "read_json", "write_json", "write_record", "write_table"]
 
 FLOATS = pa.list_(pa.float32())
 HALVES = pa.list_(pa.float16())
@@ -95,82 +101,133 @@ STAGES: Mapping[str, pa.Schema] = {
     ),
 }
 
-
-class ShardError(ValueError):
-    """A run folder cannot be used as it is; the message says which file and what to do."""
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of ``path`` to write to, which then takes its name: readers see the whole file or none.
-
-    Raises ShardError where the system refuses (full disk, no folder, no permission), leaving nothing half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise ShardError(f"cannot write {path}: {reason}; free space or choose another output folder") from error
+ROLES = ("pool", "labeled")
+MANIFEST_NAME, CONFIG = "manifest.parquet", "config.json"
+OPTIONAL = frozenset({"screened", "image_contrast", "contrast", "image"})  # what older versions did not write
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file atomically."""
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+def write_manifest(table: pa.Table, path: Path) -> None:
+    """Write the manifest of a run folder, marked as of the run that its ``config.json`` names."""
+    config = path.parent / CONFIG
+    run = read_json(config).get("run_id") if config.is_file() else None
+    write_table(table.replace_schema_metadata({"gsal_run": run or uuid.uuid4().hex}), path)
 
 
-def write_json(value: Any, path: Path) -> None:
-    """Write JSON atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def read_manifest(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The manifest of a run folder, or some of its columns.
+
+    Raises:
+        ShardError: it is missing or was altered.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise ShardError(f"{path} is missing: {folder} is not a GSAL run folder")
+    if _run(folder) and not tables.is_checked(path):
+        raise ShardError(f"{path} was altered: its checksums are gone; {AGAIN}")
+    table = tables.read_table(path, columns, schema=MANIFEST, optional=OPTIONAL)
+    if "role" in table.column_names and pc.any(pc.invert(pc.is_in(table["role"], pa.array(ROLES)))).as_py():
+        raise ShardError(f"{path} was altered: a role is none of {', '.join(ROLES)}; {AGAIN}")
+    return table
+
+
+def check_run(folder: Path) -> None:
+    """Raise ShardError where the manifest is not of the run that ``config.json`` names."""
+    run, wanted = _run(folder), run_facts(folder, CONFIG).get("run_id")
+    if None not in (run, wanted) and run != wanted:
+        raise ShardError(f"{folder / MANIFEST_NAME} is of another run than {folder / CONFIG}; {AGAIN}")
+
+
+def run_facts(folder: Path, name: str) -> dict[str, Any]:
+    """A run folder's ``config.json``, ``assigned.json`` or another JSON file that the run left.
+
+    Raises:
+        ShardError: it is missing, broken or was altered.
+    """
+    return read_record(folder / name, checked=bool(_run(folder)))
 
 
 def write_part(folder: Path, stage: str, rows: Sequence[Mapping[str, Any]], *, digest: str, rank: int = 0) -> Path:
     """Write ``rows`` as the next part of ``stage`` by this rank; NumPy arrays become lists. Returns its path."""
-    schema = STAGES[stage].with_metadata({"gsal_digest": digest})
+    schema = STAGES[stage]
     columns = {
         f.name: [v.tolist() if isinstance(v := row.get(f.name), np.ndarray) else v for row in rows] for f in schema
     }
     place = folder / stage
     taken = [int(p.stem.rsplit("-", 1)[1]) for p in place.glob(f"part-{rank:03d}-*.parquet")]
     path = place / f"part-{rank:03d}-{max(taken, default=-1) + 1:06d}.parquet"
-    write_table(pa.Table.from_pydict(columns, schema=schema), path)
+    write_part_table(path, pa.Table.from_pydict(columns, schema=schema), digest=digest)
     return path
 
 
+def write_part_table(path: Path, table: pa.Table, *, digest: str) -> None:
+    """Write a whole part of the stage whose folder it lies in."""
+    stage = path.parent.name
+    facts = {"gsal_digest": digest, "gsal_part": f"{stage}/{path.name}", "gsal_run": _run(path.parent.parent) or ""}
+    write_table(table.select(STAGES[stage].names).cast(STAGES[stage].with_metadata(facts)), path)
+
+
 def parts(folder: Path, stage: str, *, digest: str | None = None) -> list[Path]:
-    """The parts of a stage in name order; raises ShardError where a part's digest is not ``digest`` or differs from
-    the others'."""
+    """The parts of a stage in name order.
+
+    Raises:
+        ShardError: a part cannot be read, is of another stage or run, or its digest is not ``digest`` or differs from
+            the others'.
+    """
     found = sorted((folder / stage).glob("part-*.parquet"))
+    run = _run(folder) if found else None
     for path in found:
-        try:
-            got = (pq.read_schema(path).metadata or {}).get(b"gsal_digest", b"").decode()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ShardError(f"{path} is not a readable Parquet part ({error}); delete it and run again") from error
+        facts = tables.metadata(path)
+        got = facts.get("gsal_digest", "")
         digest = got if digest is None else digest
-        if got != digest:
+        if got != digest or not got:
+            like = "" if path == found[0] else f" as {found[0].name}"
             raise ShardError(
-                f"{path} was made with configuration {got or 'unknown'}, not {digest}: scores of two configurations "
-                f"are never mixed; use another run folder or delete {path.parent}"
+                f"{path} was made with configuration {got[:64] or 'unknown'}, not {digest or 'one of this run'}{like}: "
+                f"scores of two configurations are never mixed; use another run folder or delete {path.parent}"
             )
+        if run and not tables.is_checked(path):
+            raise ShardError(f"{path} was altered: its checksums are gone; {AGAIN}")
+        own = f"{stage}/{path.name}"
+        if (other := facts.get("gsal_part", "" if run else own)) != own:
+            raise ShardError(f"{path} is a copy of {other[:100] or 'a file without a name'}; {AGAIN}")
+        if run is not None and facts.get("gsal_run", "") != run:
+            raise ShardError(f"{path} is of another run than {folder / MANIFEST_NAME}; {AGAIN}")
     return found
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part of the stage whose folder it lies in, or some of its columns; also a manifest.
+
+    Raises:
+        ShardError: it cannot be read or was altered.
+    """
+    if path.name == MANIFEST_NAME:
+        return read_manifest(path.parent, columns)
+    return tables.read_table(path, columns, schema=STAGES[path.parent.name], optional=OPTIONAL)
+
+
+def _run(folder: Path) -> str | None:
+    """The run that a folder's manifest is of, whose files all carry checksums; "" for one of before there were any,
+    None without a manifest."""
+    path = folder / MANIFEST_NAME
+    return tables.metadata(path).get("gsal_run", "") if path.is_file() else None
+
+
+def holders(folder: Path, stage: str, image: str) -> str:
+    """The parts of a stage that hold an image, for a sentence."""
+    found = [path for path in parts(folder, stage) if image in read_part(path, ["id"])["id"].to_pylist()]
+    return " and ".join(str(path) if k == 0 else path.name for k, path in enumerate(found))
 
 
 def done_ids(folder: Path, stage: str, *, digest: str) -> set[str]:
     """Ids that have a row in the stage's parts: what a restart leaves out."""
-    return {
-        i for path in parts(folder, stage, digest=digest) for i in pq.read_table(path, columns=["id"])["id"].to_pylist()
-    }
+    return {i for path in parts(folder, stage, digest=digest) for i in read_part(path, ["id"])["id"].to_pylist()}
 
 
 def iter_rows(folder: Path, stage: str, *, digest: str | None = None) -> Iterator[dict[str, Any]]:
     """Rows of a stage, part by part, lists as NumPy arrays: memory holds one part at a time."""
     for path in parts(folder, stage, digest=digest):
-        yield from table_rows(pq.read_table(path))
+        yield from table_rows(read_part(path))
 
 
 def read_stage(folder: Path, stage: str, *, digest: str | None = None, columns: list[str] | None = None) -> pa.Table:
@@ -179,7 +236,7 @@ def read_stage(folder: Path, stage: str, *, digest: str | None = None, columns: 
     names = columns or STAGES[stage].names
     if not found:
         return pa.schema([STAGES[stage].field(n) for n in names]).empty_table()
-    return pa.concat_tables(pq.read_table(path, columns=names).replace_schema_metadata(None) for path in found)
+    return pa.concat_tables(read_part(path, names) for path in found)
 
 
 def table_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -200,13 +257,3 @@ def column_values(column: pa.ChunkedArray) -> list[Any]:
         offsets, valid = chunk.offsets.to_numpy(), chunk.is_valid().to_numpy(zero_copy_only=False)
         out += [flat[a:b] if ok else None for a, b, ok in zip(offsets[:-1], offsets[1:], valid, strict=True)]
     return out
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run folder; raises ShardError with a sentence where it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ShardError(f"{path} is missing: {path.parent} is not a GSAL run folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ShardError(f"{path} is not readable JSON ({error})") from error

@@ -43,7 +43,7 @@ def embed(
         folder = Path(place)
         name = str(Path(clip).expanduser().absolute()) if Path(clip).expanduser().is_dir() else clip
         config = {"kind": "embed", "clip": name, "pretrained": pretrained, "texts": list(texts), "pad": pad}
-        shards.write_json(config, folder / "config.json")
+        shards.write_record(config, folder / shards.CONFIG)
         rows = {
             "id": [str(i) for i in range(len(crops))],
             "filepath": [str(path) for path, _ in crops],
@@ -52,7 +52,7 @@ def embed(
             "labels": [None] * len(crops),
             "scores": [None] * len(crops),
         }
-        shards.write_table(pa.Table.from_pydict(rows, schema=shards.MANIFEST), folder / "manifest.parquet")
+        shards.write_manifest(pa.Table.from_pydict(rows, schema=shards.MANIFEST), folder / "manifest.parquet")
         for event in run_worker(WORKER, ["--run-dir", str(folder)]):
             if on_event and event["event"] not in ("done", "error"):
                 on_event(event)

@@ -17,8 +17,11 @@ from lightning_modules.nets import load_denoiser
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 WRITTEN = frozenset(
-    ("gsal.json", "curve.csv", "curve.png", "samples.png", "features.safetensors", "scheduler/scheduler_config.json")
-    + tuple(f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", WEIGHTS))
+    (
+        *("gsal.json", "curve.csv", "curve.png", "samples.png", "features.safetensors"),
+        "scheduler/scheduler_config.json",
+        *(f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", WEIGHTS)),
+    )
 )  # every file that a model folder has
 
 

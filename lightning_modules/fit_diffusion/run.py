@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from gsal_fo.config import from_dict
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.images import ImageError, read_image
-from gsal_fo.run_folder.shards import ShardError, table_rows
+from gsal_fo.run_folder.shards import ShardError, read_manifest, table_rows
 from lightning_modules import worker
 from lightning_modules.data import resized
 from lightning_modules.fit_diffusion.fitting import fit
@@ -68,7 +67,7 @@ def fit_run(run: Path, config: dict[str, Any], reporter: Reporter) -> dict[str, 
 
 def _paths(run: Path, settings: FitSettings, reporter: Reporter) -> list[tuple[str, str]]:
     """Ids and files in an order set by the seed: the axes come from the first images, every tenth is held out."""
-    rows = table_rows(pq.read_table(run / "manifest.parquet", columns=["id", "filepath"]))
+    rows = table_rows(read_manifest(run, ["id", "filepath"]))
     paths = [(row["id"], row["filepath"]) for row in rows]
     order = np.random.default_rng([settings.seed, 0]).permutation(len(paths))
     most = min(MOST, DISK_BYTES // image_bytes(settings))

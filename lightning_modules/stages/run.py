@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 
 from gsal_fo.config import ScoreConfig
-from gsal_fo.run_folder import shards
+from gsal_fo.run_folder import shards, tables
 from gsal_fo.run_folder.shards import ShardError
 from lightning_modules import worker
 from lightning_modules.data import Loader, RowChunks, chunk_loader, is_labeled
@@ -48,7 +47,7 @@ class Run:
         undone = Undone(done, wanted)
         data = RowChunks(files, size=CHUNK, load=load, wanted=undone, rank=worker.rank(), world=worker.world())
         rows = [0, *itertools.accumulate(stop - start for _, start, stop in data.spans)]
-        total = sum(pq.ParquetFile(path).metadata.num_rows for path in files)
+        total = sum(tables.rows(path) for path in files)
 
         def passed(chunks: int) -> None:  # other ranks are taken to be as far as this one
             self.reporter.progress(stage, min(rows[chunks] * worker.world(), total), total)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from gsal_fo.concepts.auto_assign import Choice, choose, cold_start, trial_images
 from gsal_fo.concepts.graph import ConceptGraph
@@ -39,7 +38,7 @@ def decide(run: Any, graph: ConceptGraph) -> Choice | None:
     config = run.config.concepts
     if config.assign != "auto":
         return None
-    ids = trial_images(run.manifest, graph)
+    ids = trial_images(run.folder, graph)
     if not ids:
         choice = cold_start(graph)
     else:
@@ -48,7 +47,7 @@ def decide(run: Any, graph: ConceptGraph) -> Choice | None:
         clip_crops = encoder_crops = _embedded(run, "trial_clip", clip, ids)
         if config.encoder:
             encoder_crops = _embedded(run, "trial_encoder", prototype_encoder(config), ids)
-        table = pq.read_table(run.manifest, columns=["id", "labels"])
+        table = shards.read_manifest(run.folder, ["id", "labels"])
         labels = {
             i: names for i, names in zip(*(table[c].to_pylist() for c in ("id", "labels")), strict=True) if i in ids
         }

@@ -1,5 +1,6 @@
 """Run folders for tests: written through ``gsal_fo.run_folder.shards``, as the worker does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.run_folder import shards
 
+STAGES = ("proposals", "difficulty", "assignment")
 GRAPH = {
     "name": "six",
     "concepts": {
@@ -51,14 +53,23 @@ def image(sample_id: str, fine: list[int], *, rng: np.random.Generator | None = 
     return row | changes
 
 
-def write_run(folder: Path, rows: list[dict[str, Any]], *, manifest: list[str] | None = None, part: int = 3) -> Path:
-    """A run folder whose parts hold ``part`` images each; ``manifest``: ids in order, the rows' own by default."""
+def write_run(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    *,
+    manifest: list[str] | None = None,
+    part: int = 3,
+    stages: Sequence[str] = STAGES,
+) -> Path:
+    """A run folder whose parts hold ``part`` images each; ``manifest``: ids in order, the rows' own by default.
+
+    It carries no run's name, so that a test may replace files of it by what is not checked."""
     ids = manifest if manifest is not None else [row["id"] for row in rows]
     table = pa.Table.from_pylist(
         [{"id": i, "filepath": f"{i}.png", "role": "pool"} for i in ids], schema=shards.MANIFEST
     )
     shards.write_table(table, folder / "manifest.parquet")
-    for stage in ("proposals", "difficulty", "assignment"):
+    for stage in stages:
         for start in range(0, len(rows), part):
             shards.write_part(folder, stage, rows[start : start + part], digest="d" * 16)
     return folder

@@ -62,7 +62,7 @@ def test_clip_assigns_the_pool_and_counts_labels_that_the_graph_lacks_by_their_l
     assert got["p0"]["fine"].tolist() == [0, 2] and got["p1"]["fine"].tolist() == [1]
     assert got["p2"]["error"] == "broken" and got["p2"]["fine"] is None
     assert facts["unknown"] == {"defect": {"void": 1}} and facts["uncounted"] == []
-    assert shards.read_json(run / "assigned.json") == facts
+    assert shards.run_facts(run, "assigned.json") == facts
 
 
 def test_prototypes_know_the_labeled_concepts_alone(tmp_path: Path):
@@ -92,10 +92,10 @@ def test_assigning_again_replaces_what_was_there(tmp_path: Path):
 
 
 def test_only_the_labeled_crops_that_are_needed_are_embedded(tmp_path: Path):
-    manifest = write_run(tmp_path) / "manifest.parquet"
-    assert labeled_to_embed(manifest, graph(), "clip") == {"l2"}
-    assert labeled_to_embed(manifest, graph(), "prototypes") == {"l0", "l1", "l2"}
-    assert labeled_to_embed(manifest, graph(), "detector") == set()
+    run = write_run(tmp_path)
+    assert labeled_to_embed(run, graph(), "clip") == {"l2"}
+    assert labeled_to_embed(run, graph(), "prototypes") == {"l0", "l1", "l2"}
+    assert labeled_to_embed(run, graph(), "detector") == set()
 
 
 def test_a_method_that_cannot_work_says_what_to_use_instead(tmp_path: Path):

@@ -144,7 +144,7 @@ def test_the_sign_test_is_scipys(wins, losses):
 
 def test_the_trial_takes_labeled_images_of_the_graph_and_not_too_many(tmp_path):
     def write(name, rows):
-        shards.write_table(pa.Table.from_pylist(rows, schema=shards.MANIFEST), tmp_path / name)
+        shards.write_table(pa.Table.from_pylist(rows, schema=shards.MANIFEST), tmp_path / name / "manifest.parquet")
         return trial_images(tmp_path / name, graph())
 
     rows = [

@@ -145,7 +145,10 @@ def test_boxes_missing_lists_and_images_without_proposals_are_refused_by_name(tm
 def test_an_image_that_is_there_twice_is_refused(tmp_path: Path):
     run = write_run(tmp_path, rows())
     shards.write_part(run, "difficulty", rows()[2:3], digest="d" * 16, rank=1)
-    with pytest.raises(ShardError, match=r"difficulty holds image s2 twice"):
+    with pytest.raises(
+        ShardError,
+        match=r"image s2 is there twice, in .*difficulty/part-000-000000.parquet and part-001-000000.parquet",
+    ):
         load_pool(run)
     with pytest.raises(ShardError, match=r"manifest.parquet holds image s1 twice"):
         load_pool(write_run(tmp_path / "m", rows(), manifest=["s0", "s1", "s1"]))

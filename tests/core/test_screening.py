@@ -81,8 +81,7 @@ def test_a_monotone_relation_is_found_and_weights_count():
 def pool_run(folder: Path, images: int = 10) -> Path:
     """Ten images with 2 proposals; their crops' values are 10 times and 100 times those of maps, plus 1."""
     rows = [image(f"i{k}", [k % 3, 0], rng=np.random.default_rng(k)) for k in range(images)]
-    write_run(folder, rows)
-    (folder / "difficulty").rename(folder / "screening")
+    write_run(folder, rows, stages=("proposals", "screening", "assignment"))
     shards.write_json({"unknown": {"odd": {"void": 2}}}, folder / "assigned.json")
     return folder
 
@@ -155,7 +154,8 @@ def test_parts_of_before_there_was_a_screen_read_as_screened(tmp_path):
 
     run = write_run(tmp_path, [image("a", [0]), image("b", [1, 2])])
     for path in (run / "difficulty").glob("*"):
-        pq.write_table(pq.read_table(path).drop(["screened"]), path)
+        table = pq.read_table(path).drop(["screened"])
+        pq.write_table(table.replace_schema_metadata({"gsal_digest": table.schema.metadata[b"gsal_digest"]}), path)
     assert load_pool(run).screened.tolist() == [True, True]
 
 

@@ -88,7 +88,7 @@ def test_a_part_of_unknown_make_and_a_broken_part_are_refused_by_name(tmp_path: 
         shards.parts(tmp_path, "difficulty", digest="a" * 16)
     for content in (b"", b"PAR1 cut off"):
         path.write_bytes(content)
-        with pytest.raises(ShardError, match=rf"{path} is not a readable Parquet part .*; delete it"):
+        with pytest.raises(ShardError, match=rf"{path} is not a readable Parquet file .*; delete it"):
             shards.parts(tmp_path, "difficulty")
 
 

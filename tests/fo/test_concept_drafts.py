@@ -60,7 +60,7 @@ def test_candidates_of_a_scored_pool_are_shown(scored, tmp_path):
         if stage == "concepts":
             rows += [labeled(row, number) for number, row in enumerate(manifest) if row["labels"]]
         shards.write_part(copy, stage, rows, digest="tiny")
-    shards.write_json({"assign": "prototypes", "limit": 0.9}, copy / "assigned.json")
+    shards.write_record({"assign": "prototypes", "limit": 0.9}, copy / "assigned.json")
     info = runs.load(scored)
     info.config.run_dir = str(copy)
     scored.update_run_config(info.key, info.config)

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from gsal_fo.boxes import window_grid
@@ -26,7 +25,7 @@ def say(**event):
 def rows_of(run, config):
     graph = ConceptGraph.load(config["config"]["graph"])
     trained = config["config"]["detector"]["checkpoint"] is not None
-    for row in shards.table_rows(pq.read_table(run / "manifest.parquet")):
+    for row in shards.table_rows(shards.read_manifest(run)):
         if row["role"] != "pool":
             continue
         rng = np.random.default_rng(int(row["id"], 16) % 2**32)
@@ -72,7 +71,7 @@ def rows_of(run, config):
 
 def main():
     run = Path(sys.argv[sys.argv.index("--run-dir") + 1])
-    config = shards.read_json(run / "config.json")
+    config = shards.run_facts(run, "config.json")
     if os.environ.get("TINY_FAIL"):
         say(event="error", message=os.environ["TINY_FAIL"])
         return 1
@@ -94,17 +93,13 @@ def main():
     for row, found, *_ in rows:
         if "error" in found:
             say(event="failed", id=row["id"], reason=found["error"])
-    unknown = (
-        {"defect": {"void": 2, "crack": 1}}
-        if "defect" in str(pq.read_table(run / "manifest.parquet")["labels"])
-        else {}
-    )
-    shards.write_json({"assign": config["config"]["concepts"]["assign"], "unknown": unknown}, run / "assigned.json")
+    unknown = {"defect": {"void": 2, "crack": 1}} if "defect" in str(shards.read_manifest(run)["labels"]) else {}
+    shards.write_record({"assign": config["config"]["concepts"]["assign"], "unknown": unknown}, run / "assigned.json")
     facts = {"timings": {"detect": 0.1}, "diffusion": {"digest": "tiny", "space": "none"}, "classes": []}
     if config["config"]["concepts"]["assign"] == "auto":
         facts["choice"] = {"assign": "clip", "why": "concepts by CLIP: it is tiny", "trial": None}
     facts["models"] = {"detector": "none", "diffusion": "tiny", "encoder": "tiny"}
-    shards.write_json(facts, run / "result.json")
+    shards.write_record(facts, run / "result.json")
     say(event="done")
     return 0
 

@@ -140,9 +140,11 @@ def from_pool(
         raise ValueError("candidates are added with both --add NAME and --out FILE (the new graph file)")
     sheet = page.with_suffix(".png")
     if sheet == page:
-        raise ValueError(f"{page} is to be an HTML page, the picture beside it gets .png; give a name that ends in .html")
+        raise ValueError(
+            f"{page} is to be an HTML page, and the picture beside it gets .png; let its name end in .html"
+        )
     files.check_new(page, sheet, force=force)  # refused here, not after the work
-    config = shards.read_json(run / "config.json")
+    config = shards.run_facts(run, shards.CONFIG)
     if config.get("kind") != "score":
         raise ValueError(f"{run} is no scoring; give the run folder of gsal score")
     pad = float(config["config"]["concepts"]["pad"])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from gsal_fo.concepts.assignment import labeled_prototypes
@@ -91,7 +90,7 @@ def find(run: Path, graph: ConceptGraph, *, most: int = 12, smallest: int = 5, e
     """
     if most < 1 or smallest < 2:
         raise ValueError(f"candidates must be at least 1 and crops per candidate at least 2; got {most} and {smallest}")
-    facts = shards.read_json(run / "assigned.json")
+    facts = shards.run_facts(run, "assigned.json")
     picked, total = _unmatched(run, facts["assign"])
     crops, x = _embedded(run, picked, facts["assign"], embed)
     if len(crops) < smallest:
@@ -230,7 +229,7 @@ def _known(run: Path, graph: ConceptGraph, assign: str) -> Any:
     """Prototypes of the labeled crops, where the run holds their embeddings; None elsewhere."""
     if assign != "prototypes":
         return None
-    manifest = pq.read_table(run / "manifest.parquet", columns=["id", "role", "labels"])
+    manifest = shards.read_manifest(run, ["id", "role", "labels"])
     rows = zip(*(manifest[c].to_pylist() for c in ("id", "role", "labels")), strict=True)
     return labeled_prototypes(run, graph, {i: names or [] for i, role, names in rows if role == "labeled"})
 

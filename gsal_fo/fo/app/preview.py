@@ -136,8 +136,14 @@ def tag(dataset: Any, asked: Asked, *, run_key: str | None = None, batch: str | 
             shown = preview(root, asked, run_key=run_key)
             if shown.batch != batch:
                 raise Changed("labels, rounds or images have changed since the preview; this is the batch of now")
-            options = {"distinct": asked.distinct, "run_key": shown.key, "params": asked.params}
-            rounds.select(root, len(shown.ids), exactly=shown.ids, **options)
+            rounds.select(
+                root,
+                len(shown.ids),
+                exactly=shown.ids,
+                distinct=asked.distinct,
+                run_key=shown.key,
+                params=asked.params,
+            )
             name = runs.load(root, runs.select_keys(root)[-1]).config.tag
     return rounds.batch_view(root, name), name
 

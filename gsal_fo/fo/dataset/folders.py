@@ -3,8 +3,9 @@
 import fcntl
 import os
 import re
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,17 @@ def identity(folder: Path) -> str | None:
     """The identity that a run folder was made with; None where it is no run folder yet."""
     if not (folder / "config.json").exists():
         return None
-    return str(shards.read_json(folder / "config.json").get("identity", ""))
+    return str(shards.run_facts(folder, shards.CONFIG).get("identity", ""))
 
 
 def unfinished(runs: Path, method: str, wanted: str, finished: set[str]) -> str | None:
     """Key of a folder that an interrupted run with the same identity left behind."""
     for folder in sorted(runs.glob(f"{method}_*"), reverse=True):
-        if folder.name not in finished and re.fullmatch(r"\w+", folder.name) and identity(folder) == wanted:
-            return folder.name
+        if folder.name in finished or not re.fullmatch(r"\w+", folder.name):
+            continue
+        with suppress(shards.ShardError):  # one damaged folder stops no scoring: it is left alone
+            if identity(folder) == wanted:
+                return folder.name
     return None
 
 
@@ -50,7 +54,8 @@ def claim(folder: Path, config: dict[str, Any], *, again: str) -> bool:
     if made is None:
         if folder.exists() and any(p.name not in (".lock", "worker.log") for p in folder.iterdir()):
             raise ValueError(f"{folder} holds files that are no GSAL run; give an empty folder")
-        shards.write_json(config, folder / "config.json")
+        # The files of two runs over the same images fit each other in all but this.
+        shards.write_record({**config, "run_id": uuid.uuid4().hex}, folder / shards.CONFIG)
         return True
     if made != config["identity"]:
         raise ValueError(f"{folder} holds a run over other images or with another configuration; {again}")

@@ -37,7 +37,7 @@ def count(
         return dict(counts), []
     table = table_of()  # a large pool takes seconds to read, and known labels need none of it
     facts = run / "assigned.json"
-    assigned = shards.read_json(facts).get("unknown", {}) if facts.exists() else {}
+    assigned = shards.run_facts(run, facts.name).get("unknown", {}) if facts.exists() else {}
     row_of = {i: row for row, i in enumerate(table.ids)}
     found: dict[str, Counter[str]] = {name: Counter() for name in outside}
     at_scoring: Counter[str] = Counter()

@@ -183,7 +183,7 @@ def write_manifest(pool: Pool, path: Path) -> str:
         columns[name] = [v for part in parts for v in getattr(part, name) or [None] * len(part.ids)]
     columns["boxes"][: len(pool.labeled.ids)] = pool.labeled.boxes or [[] for _ in pool.labeled.ids]
     columns["boxes"] = [v and [x for box in v for x in box] for v in columns["boxes"]]
-    shards.write_table(pa.Table.from_pydict(columns, schema=shards.MANIFEST), path)
+    shards.write_manifest(pa.Table.from_pydict(columns, schema=shards.MANIFEST), path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
