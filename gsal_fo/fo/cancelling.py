@@ -91,7 +91,7 @@ def _cancellation(held: journal.Hold, config: Any) -> list[steps.Step]:
     if not run.is_dir() or ledgers.is_cancelled(held.dataset, config.score_run, mark):
         return []
     entry = entries.cancellation(mark, round=config.round, tag=config.tag)
-    return [steps.note_in_ledger(config.score_run, entry, held.token)]
+    return [steps.note_in_ledger(config.score_run, entry, f"{held.token}-{config.round}")]
 
 
 def _ranked_again(dataset: fo.Dataset, freed: Collection[str], tell: progress.OnEvent) -> writing.Changes:

@@ -55,6 +55,8 @@ class Hold:
 
     def prepare(self, changes: Iterable[tuple[str, prepared.Change]]) -> str:
         """Prepare changes of samples; returns their name. They are removed with the hold."""
+        if self.token in self.left:  # of something that came to nothing
+            prepared.drop(self.token)
         self.left.add(self.token)
         for _ in prepared.add(self.token, changes):
             pass

@@ -207,10 +207,21 @@ def _ranked(dataset: fo.Dataset, ranking: rankings.Ranking, info: Any) -> writin
     if runs.writer(dataset) == info.key and info.config.complete:
         yield from writing.refreshed(dataset, ranking)
     else:  # another scoring wrote the fields last, or this one was interrupted while it did
-        changes = writing.replaced(dataset, ranking, Path(info.config.run_dir))
-        yield from changes
-        known = {*map(str, ranking.table.ids), *ranking.unranked}
-        yield from writing.emptied(dataset, fields.SCORE_FIELDS, but=known)
+        yield from _whole(dataset, ranking, info)
+
+
+def written_again(dataset: fo.Dataset, info: Any) -> writing.Changes:
+    """All score fields from a scoring's run folder, ranked by its own constants with the labels of now."""
+    state = load_state(dataset, info.config, info.config.label_field)
+    params = cfg.from_dict(cfg.GsalParams, info.config.params)
+    ranking = rankings.rank(state.table, state.graph, state.counts, params, keep=state.unlabeled, free=state.free)
+    yield from _whole(dataset, ranking, info)
+
+
+def _whole(dataset: fo.Dataset, ranking: rankings.Ranking, info: Any) -> writing.Changes:
+    yield from writing.replaced(dataset, ranking, Path(info.config.run_dir))
+    known = {*map(str, ranking.table.ids), *ranking.unranked}
+    yield from writing.emptied(dataset, fields.SCORE_FIELDS, but=known)
 
 
 def batch_view(dataset: fo.Dataset, tag: str) -> fo.DatasetView:

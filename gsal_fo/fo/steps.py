@@ -50,6 +50,11 @@ def forget(key: str) -> Step:
     return {"do": "forget", "key": key}
 
 
+def forget_lost(document: str) -> Step:
+    """Remove a run document that nothing refers to."""
+    return {"do": "forget_lost", "id": document}
+
+
 def merge(name: str, fill: tuple[str, ...] = ()) -> Step:
     """Take prepared values over into the samples."""
     return {"do": "merge", "prepared": name, "fill": list(fill)}
@@ -93,6 +98,10 @@ def _forget(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
     records.remove(dataset, step["key"])
 
 
+def _forget_lost(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
+    records.remove_lost(dataset, step["id"])
+
+
 def _merge(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
     prepared.merge(dataset, step["prepared"], fill=step["fill"])
 
@@ -120,6 +129,7 @@ VERBS: dict[str, Callable[[fo.Dataset, Mapping[str, Any], Facts], None]] = {
     "declare": _declare,
     "record": _record,
     "forget": _forget,
+    "forget_lost": _forget_lost,
     "merge": _merge,
     "written_by": _written_by,
     "remove_fields": _remove_fields,

@@ -18,10 +18,12 @@ from bson import ObjectId, json_util
 RUNS = "runs"  # FiftyOne's collection of run documents; those of a dataset are referred to in its field of that name
 
 
-def new(dataset: fo.Dataset, key: str, config: Any, results: Any = None) -> dict[str, Any]:
+def new(
+    dataset: fo.Dataset, key: str, config: Any, results: Any = None, *, time: datetime | None = None
+) -> dict[str, Any]:
     """A record as plain values, with the ids under which it will lie: those of the run of that key, where there is one.
 
-    Nothing is written. ``config``, ``results``: FiftyOne's objects.
+    Nothing is written. ``config``, ``results``: FiftyOne's objects; ``time``: UTC, None is now.
     """
     referred = _reference(dataset, key)
     return {
@@ -30,7 +32,7 @@ def new(dataset: fo.Dataset, key: str, config: Any, results: Any = None) -> dict
         "results": results.serialize() if results is not None else None,
         "id": str(referred or ObjectId()),
         "results_id": str(ObjectId()),
-        "time": datetime.now(UTC).isoformat(),
+        "time": (time or datetime.now(UTC)).isoformat(),
     }
 
 
@@ -76,11 +78,36 @@ def remove(dataset: fo.Dataset, key: str) -> None:
     # lie in the same collection and may have that key.
     ours = {"_dataset_id": dataset._doc.id, "key": key, "config.type": "run"}
     for document in db[RUNS].find({"$or": [{"_id": referred}, ours]}):
-        if document.get("results") is not None:
-            gridfs.GridFS(db).delete(document["results"])
-        db[RUNS].delete_one({"_id": document["_id"]})
+        _delete(document)
     dataset._run_cache.pop(key, None)
     dataset._doc.reload()
+
+
+def broken(dataset: fo.Dataset) -> tuple[list[str], list[tuple[str, str]]]:
+    """Keys that refer to no document, and (key, id) of documents of ours that nothing refers to."""
+    db = foo.get_db_conn()
+    found = db.datasets.find_one({"_id": dataset._doc.id}, {"runs": 1}) or {}
+    references = {key: ObjectId(value) for key, value in found.get("runs", {}).items()}
+    there = set(db[RUNS].distinct("_id", {"_id": {"$in": list(references.values())}}))
+    ours = {"_dataset_id": dataset._doc.id, "config.cls": {"$regex": r"^gsal_fo\."}}
+    lost = [(d["key"], str(d["_id"])) for d in db[RUNS].find(ours) if d["_id"] not in references.values()]
+    return [key for key, value in references.items() if value not in there], lost
+
+
+def remove_lost(dataset: fo.Dataset, document_id: str) -> None:
+    """Remove a document of `broken`, where still nothing refers to it."""
+    db = foo.get_db_conn()
+    if (document := db[RUNS].find_one({"_id": ObjectId(document_id)})) is None:
+        return
+    if _reference(dataset, document["key"]) != document["_id"]:
+        _delete(document)
+
+
+def _delete(document: Mapping[str, Any]) -> None:
+    db = foo.get_db_conn()
+    if document.get("results") is not None:
+        gridfs.GridFS(db).delete(document["results"])
+    db[RUNS].delete_one({"_id": document["_id"]})
 
 
 def _reference(dataset: fo.Dataset, key: str) -> ObjectId | None:
