@@ -124,11 +124,6 @@ def forget_entries(dataset: fo.Dataset, score_key: str, start: Head) -> None:
             runs.set_ledger_head(dataset, key, start.to_dict())
 
 
-def rounds(dataset: fo.Dataset, score_key: str) -> history.Rounds:
-    """The rounds of a scoring, by its ledger."""
-    return history.replay(_history(dataset, score_key))
-
-
 def numbers_taken(dataset: fo.Dataset) -> set[int]:
     """Numbers of rounds that a ledger of the dataset knows, or its head where the ledger is cut: none is given out
     twice."""

@@ -12,7 +12,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.audit import entries
-from gsal_fo.audit.rounds import Round
+from gsal_fo.audit import rounds as history
 from gsal_fo.fo import cancelling, journal, ledgers, progress, runs, states, steps
 from gsal_fo.fo.dataset import bulk, fields
 from gsal_fo.fo.dataset.prepared import Change
@@ -64,7 +64,7 @@ def _of_ledger(dataset: fo.Dataset, key: str) -> Findings:
     recorded = set(ledgers.recorded(dataset).values())
     if not Path(runs.load(dataset, key).config.run_dir).is_dir():
         return
-    for number, found in sorted(ledgers.rounds(dataset, key).live.items()):
+    for number, found in sorted(history.replay(ledgers.past(dataset, key)).live.items()):
         if found.selection not in recorded:
             detail = f"the ledger of {key} holds a selection of round {number} that the dataset has no record of"
             cure = "the ledger gets an entry that says it was taken back"
@@ -118,7 +118,7 @@ def _clear(tag: str, ids: set[str]) -> Cure:
     return act
 
 
-def _take_back(key: str, number: int, found: Round) -> Cure:
+def _take_back(key: str, number: int, found: history.Round) -> Cure:
     def act(held: journal.Hold, tell: progress.OnEvent) -> None:
         entry = entries.cancellation(found.selection, round=number, tag=found.tag)
         todo = [steps.note_in_ledger(key, entry, f"{held.token}-{found.selection[:16]}")]
