@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests.label_files import answers, boxes, coco, pool, read, write
+from tests.label_files import answers, boxes, coco, pool, read, voc, voc_object, write
 
 ORIENTATION = 0x0112
 RAW = (128, 96)  # of the photos, before they are turned
@@ -112,6 +112,24 @@ def test_each_file_decides_for_itself(tmp_path):
     write(tmp_path / "l" / "one.json", coco(by_image((60, 100, 20, 20)), ["1.png"], RAW))
     write(tmp_path / "l" / "two.json", coco(by_image((10, 20, 20, 20)), ["2.png"], RAW))
     assert set(answers(dataset, read(dataset, tmp_path / "l"))) == {"1.png"}
+
+
+def test_files_of_one_image_each_decide_by_their_folder(tmp_path):
+    """VOC: what one photo of a folder shows, the others follow."""
+    dataset, (upright, _, _), _ = photos(tmp_path / "photos", 6, 6, 6)
+    corners = {"x/1.xml": (100, 60, 110, 80), "x/2.xml": (10, 20, 30, 40), "y/3.xml": (10, 20, 30, 40)}
+    for name, place in corners.items():
+        write(tmp_path / "l" / name, voc(voc_object(corners=place), f"{name[2]}.png", RAW))
+    out = read(dataset, tmp_path / "l")
+    # The second, turned by a quarter: x' = 96 - (20 + 20), y' = 10.
+    assert boxes(dataset, out, (96, 128)) == {"1.png": [("void", *upright)], "2.png": [("void", 56, 10, 20, 20)]}
+    assert len(out.unread) == 1 and out.unread[0].startswith("3.png: ")
+
+
+def test_boxes_beyond_the_stated_size_that_fit_the_image_are_not_scaled(tmp_path):
+    dataset = pool(tmp_path / "photos", ["a.jpg"], (128, 96))
+    out = read(dataset, write(tmp_path / "c.json", coco([{"bbox": [60, 40, 60, 50]}], ["a.jpg"], (64, 48))))
+    assert not out.answers and "its boxes reach beyond" in out.unread[0]
 
 
 def test_upright_sizes_are_taken_as_they_are_even_beside_a_half_turned_photo(tmp_path):

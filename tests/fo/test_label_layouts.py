@@ -187,6 +187,21 @@ def test_a_broken_file_among_others_is_listed_and_the_rest_read(tmp_path):
     assert out.notes == ["passed over, since they hold no labels: package.json"]
 
 
+FOREIGN = {
+    "LabelMe": {"version": "5.0", "shapes": [], "imagePath": "a.jpg", "imageData": None},
+    "Datumaro": {"info": {}, "categories": {}, "items": []},
+}
+
+
+@pytest.mark.parametrize("tool", FOREIGN)
+def test_formats_that_are_not_read_are_called_by_their_name(tmp_path, tool):
+    dataset = pool(tmp_path / "photos")
+    path = write(tmp_path / "l" / "a.json", FOREIGN[tool])
+    for place in (path, path.parent):
+        with pytest.raises(ValueError, match=rf"looks like {tool}.*: export COCO, YOLO or Pascal VOC"):
+            read(dataset, place)
+
+
 def test_links_out_of_the_folder_are_not_followed(tmp_path):
     dataset = pool(tmp_path / "photos")
     write(tmp_path / "elsewhere" / "c.json", coco(NOTES))

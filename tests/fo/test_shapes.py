@@ -3,13 +3,16 @@
 Boxes are in pixels of an image of 128 x 96, expected by hand."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
+import bson
 import fiftyone as fo
 import numpy as np
 import pytest
 
 import gsal_fo.fo as gfo
+from gsal_fo.fo.exchange import detections
 from gsal_fo.fo.exchange.formats import geometry
 from tests import tools
 from tests.label_files import answers, boxes, coco, cvat, pool, read, voc, voc_object, write
@@ -372,3 +375,20 @@ def test_ingest_writes_shape_mask_and_attributes_into_the_database(dataset, tmp_
     assert found.mask.shape == (30, 20) and 0.4 < found.mask.mean() < 0.6
     assert found["severity"] == "high" and found["iscrowd"] == 1 and len(found["polygons"][0]) == 3
     assert dataset.count("ground_truth.detections") == 1
+
+
+def test_outlines_and_masks_too_long_for_a_document_are_kept_as_far_as_they_fit(dataset, tmp_path):
+    """MongoDB takes 16 MB a document: 60 outlines of 10,000 points are 30 MB."""
+    angles = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
+    ring = np.stack([60 + 30 * np.cos(angles), 50 + 30 * np.sin(angles)], axis=1).ravel().tolist()
+    path = write(tmp_path / "c.json", coco([{"segmentation": [ring]}] * 60, ["a.jpg"]))
+    report = gfo.ingest(dataset, path)
+    dataset.reload()
+    found = dataset.match({"ground_truth": {"$ne": None}}).first().ground_truth.detections
+    assert report.boxes == len(found) == 60 and all(d.mask.any() and not d.has_field("polygons") for d in found)
+    noisy = np.random.default_rng(0).random((4, 6000, 6000)) < 0.5
+    masks = [fo.Detection(label="void", bounding_box=[0, 0, 1, 1], mask=mask) for mask in noisy]
+    dropped = Counter()
+    detections.fit(masks, dropped)
+    assert len(bson.encode(fo.Detections(detections=masks).to_dict())) <= detections.DOCUMENT
+    assert all(d.mask.shape == (3000, 3000) for d in masks) and sum(dropped.values()) == 4

@@ -50,15 +50,14 @@ def detection(shape: Shape, frame: Frame, dropped: Counter[str]) -> fo.Detection
         box, mask = _turned_box(box, frame.turn), _turned_mask(mask, frame)
         rings = [_turned(ring, frame.turn) for ring in rings]
     box = _cut(box)
-    out = fo.Detection(label=shape.label, bounding_box=box)
     if mask is None and rings:
         mask = _filled(rings, box, frame)
+    more: dict[str, Any] = _attributes(shape, frame, dropped)
     if mask is not None:
-        out.mask = np.ascontiguousarray(mask)
-    for key, value in _attributes(shape, frame, dropped).items():
-        out[key] = value
+        more["mask"] = np.ascontiguousarray(mask)
     if rings:
-        out["polygons"] = [[[round(x, 7), round(y, 7)] for x, y in ring] for ring in rings]
+        more["polygons"] = [[[round(x, 7), round(y, 7)] for x, y in ring] for ring in rings]
+    out: fo.Detection = fo.Detection(label=shape.label, bounding_box=box, **more)
     return out
 
 

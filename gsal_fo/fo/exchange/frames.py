@@ -3,6 +3,7 @@ copy. Nothing is turned on a guess."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gsal_fo.fo.exchange.formats import Labeled
@@ -30,21 +31,26 @@ class Frame:
 
 @dataclass(frozen=True)
 class _Image:
-    """What is known of one image: the size that the file states, and the real one with its orientation."""
+    """What is known of one image: the size that the file states, and the real one; None for none."""
 
+    file: Path
     stated: Size | None
     real: Size | None
-    orientation: int
 
-    @property
-    def swaps(self) -> bool:
-        """Whether width and height differ before and after the image is turned upright."""
-        return self.real is not None and self.real != self.raw
+    @cached_property
+    def orientation(self) -> int:
+        """How EXIF turns it; asked only where something depends on it, since it is read from the file."""
+        return orientation(self.file) if self.real is not None else UPRIGHT
 
     @property
     def raw(self) -> Size | None:
         """Width and height before the image is turned upright."""
         return self.real and (self.real[::-1] if self.orientation in SIDEWAYS else self.real)
+
+    @property
+    def swaps(self) -> bool:
+        """Whether width and height differ before and after the image is turned upright."""
+        return self.real is not None and self.real != self.raw
 
 
 def frames(images: dict[int, Labeled], files: dict[int, Path]) -> tuple[dict[int, Frame], list[str]]:
@@ -65,31 +71,30 @@ def frames(images: dict[int, Labeled], files: dict[int, Path]) -> tuple[dict[int
             known[k] = _look(image, files[k])
         except Odd as error:
             out[k] = Frame(UNIT, odd=str(error))
-    by_boxes: dict[str, set[str]] = defaultdict(set)
-    upright: set[str] = set()  # files with the upright size of a photo that EXIF turns
+    signs: dict[str, set[str]] = defaultdict(set)
     for k, facts in known.items():
-        if facts.swaps and facts.stated == facts.real:
-            upright.add(images[k].source)
-        if (sign := _evidence(images[k], facts)) is not None:
-            by_boxes[images[k].source].add(sign)
+        if facts.stated != facts.real and (sign := _evidence(images[k], facts)) is not None:
+            signs[images[k].group].add(sign)
+    raw = {group for group, found in signs.items() if found == {"raw"}}
     for k, facts in known.items():
-        source = images[k].source
-        shown = next(iter(by_boxes[source])) if len(by_boxes[source]) == 1 else None
-        out[k] = _frame(images[k], facts, shown, source in upright, notes)
+        if images[k].group in raw and facts.stated == facts.real and facts.swaps:
+            signs[images[k].group].add("upright size")  # then its half turned photos are upright, too
+    for k, facts in known.items():
+        out[k] = _frame(images[k], facts, signs[images[k].group], notes)
     return out, [f"{count} {'image' if count == 1 else 'images'}: {what}" for what, count in notes.items()]
 
 
 def _look(image: Labeled, file: Path) -> _Image:
     stated = _stated(image)
     if stated is None and image.relative:
-        return _Image(None, None, UPRIGHT)  # shares need no size
+        return _Image(file, None, None)  # shares need no size
     try:
         width, height = upright_size(file)
-        return _Image(stated, (float(width), float(height)), orientation(file))
+        return _Image(file, stated, (float(width), float(height)))
     except ImageError as error:
         if stated is None:
             raise Odd(f"the label file has no width and height, and {error}") from error
-        return _Image(stated, None, UPRIGHT)
+        return _Image(file, stated, None)
 
 
 def _stated(image: Labeled) -> Size | None:
@@ -118,27 +123,30 @@ def _inside(image: Labeled, size: Size) -> bool:
     return all(min(x, y) >= -SLACK and x + w <= size[0] + SLACK and y + h <= size[1] + SLACK for x, y, w, h in boxes)
 
 
-def _frame(image: Labeled, facts: _Image, shown: str | None, upright: bool, notes: Counter[str]) -> Frame:
-    """The frame of an image. ``shown``: what boxes of its file show; ``upright``: the file has upright sizes."""
+def _frame(image: Labeled, facts: _Image, signs: set[str], notes: Counter[str]) -> Frame:
+    """The frame of an image; ``signs``: what the images of its file show."""
     if facts.real is None:
         if facts.stated is None:
             return Frame(UNIT)
         notes["the image cannot be opened here, so its size is what the label file states"] += 1
         return Frame(UNIT if image.relative else facts.stated, facts.stated)
     plain = Frame(UNIT if image.relative else facts.real, facts.real)
+    if facts.stated == facts.real:
+        # Half turned, mirrored or square: neither size nor boxes show anything, other photos of the file do.
+        hidden = signs == {"raw"} and facts.orientation != UPRIGHT and not facts.swaps
+        return _raw(image, facts, notes) if hidden else plain
     if facts.swaps and facts.stated in (None, facts.raw):
-        frame = _evidence(image, facts) or shown or ("upright" if facts.stated is None else None)
-        if frame is None:
-            return Frame(facts.real, odd=_swapped(facts))
+        shown = signs & {"raw", "upright"}
+        frame = _evidence(image, facts) or (next(iter(shown)) if len(shown) == 1 else None)
         if frame == "raw":
             return _raw(image, facts, notes)
+        if frame is None and facts.stated is not None:
+            return Frame(facts.real, odd=_swapped(facts))
         if facts.stated is not None:
             notes["the label file has width and height of the raw photo; its boxes fit the upright one"] += 1
         return plain
-    if facts.stated is None or facts.stated == facts.real:
-        # Half turned, mirrored or square: neither size nor boxes show anything, other photos of the file do.
-        hidden = facts.orientation != UPRIGHT and not facts.swaps
-        return _raw(image, facts, notes) if hidden and shown == "raw" and not upright else plain
+    if facts.stated is None:
+        return plain
     return _resized(image, facts.stated, facts.real, notes)
 
 
@@ -162,6 +170,12 @@ def _resized(image: Labeled, stated: Size, real: Size, notes: Counter[str]) -> F
     frame = Frame(UNIT if image.relative else stated, real)
     across, down = stated[0] / real[0], stated[1] / real[1]
     # Half a pixel of rounding in the smaller copy is more than a percent of a thumbnail.
+    if not image.relative and not _inside(image, stated) and _inside(image, real):
+        return Frame(
+            real,
+            odd=f"the label file says {_text(stated)} pixels, its boxes reach beyond, and they fit the image of "
+            f"{_text(real)} pixels; correct the size in the file",
+        )
     if abs(across / down - 1) <= ALIKE + 1 / min(stated):
         notes["the label file is of a resized copy; boxes were scaled with it"] += 1
         return frame

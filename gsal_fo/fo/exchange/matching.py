@@ -1,6 +1,5 @@
 """Which sample an image of a label file is: by the export's manifest, by the digest of the file, or by its name."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,15 +43,16 @@ class _Found:
 
 
 class _Index:
-    """Samples by their base names, in each way of comparing them."""
+    """Samples by their base names, in each way of comparing them; only those that one of ``images`` may mean."""
 
-    def __init__(self, known: list[tuple[str, str]]) -> None:
-        self.by: list[dict[str, list[tuple[str, names.Parts]]]] = [defaultdict(list) for _ in KEYS]
+    def __init__(self, known: list[tuple[str, str]], images: list[Labeled]) -> None:
+        asked = {parts[-1] for i in images for name in (i.name, *i.also) for parts, _ in names.spellings(name)}
+        self.by: list[dict[str, list[tuple[str, names.Parts]]]] = [{key(base): [] for base in asked} for key in KEYS]
         for sample, path in known:
             parts = names.clean(path)
-            if parts:
-                for key, table in zip(KEYS, self.by, strict=True):
-                    table[key(parts[-1])].append((sample, parts))
+            for key, table in zip(KEYS, self.by, strict=True):
+                if parts and (rows := table.get(key(parts[-1]))) is not None:
+                    rows.append((sample, parts))
 
     def find(self, wanted: names.Parts) -> _Found | list[str] | None:
         """The one sample with this name; several where the paths tell none of them apart; None."""
@@ -84,7 +84,7 @@ def match(dataset: fo.Dataset, folder: Path, images: list[Labeled], manifest: di
     else:
         known = [(e["id"], e[k]) for e in entries for k in ("file", "source")]
     allowed = {sample for sample, _ in known}
-    index = _Index(known)
+    index = _Index(known, images)
     by_digest = {e["sha256"]: e["id"] for e in entries}
     out, found = Match(), dict[int, _Found]()
     for k, image in enumerate(images):

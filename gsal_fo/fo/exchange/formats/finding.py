@@ -11,6 +11,12 @@ from gsal_fo.fo.exchange.formats.texts import read_bytes, read_json, read_xml, s
 from gsal_fo.fo.exchange.formats.tree import Tree, preparation
 
 NAMED = 3  # files that a note names
+FOREIGN = {  # formats that are not read, by keys that only they have
+    "LabelMe or X-AnyLabeling": {"shapes", "imagePath"},
+    "Datumaro": {"items", "categories"},
+    "the VGG Image Annotator": {"_via_img_metadata"},
+    "Supervisely": {"objects", "size"},
+}
 
 
 def read(path: Path, format: str, label_field: str) -> Contents:
@@ -26,13 +32,14 @@ def read(path: Path, format: str, label_field: str) -> Contents:
         return _read_file(path, format, label_field)
     tree = Tree(path)
     found = {name: Contents() for name in wanted}
-    other = Contents()
+    other, foreign = Contents(), ""
     for document in _documents(tree, label_field, {FORMATS[n].kind for n in wanted}, other):
         name = next((n for n in wanted if FORMATS[n].claims(document.value)), None)
         if name is not None:
             _add(FORMATS[name], document, tree, found[name])
         elif not _known(document.value):
             other.notes.append(document.name)
+            foreign = foreign or _foreign(document.value)
     for name in wanted:
         if (gather := FORMATS[name].gather) is not None:
             _gather(gather, tree, found[name])
@@ -45,7 +52,7 @@ def read(path: Path, format: str, label_field: str) -> Contents:
         if problems:
             raise ValueError(problems[0])
         known = ", ".join(FORMATS[name].title for name in wanted)
-        strange = f" ({_some(other.notes)}: content that is not known)" if other.notes else ""
+        strange = f" ({_some(other.notes)}: content that is not known{foreign})" if other.notes else ""
         raise ValueError(
             f"{path} holds no labels in a format that is known here ({known}); name the label file itself{strange}"
         )
@@ -71,6 +78,8 @@ def _read_file(path: Path, format: str, label_field: str) -> Contents:
         name = next((n for n in ORDER if FORMATS[n].kind == kind and FORMATS[n].claims(value)), None)
     if name is None:  # whose reader says what is wrong
         name = "cvat" if kind == "xml" else "labelstudio" if isinstance(value, list) and value else "coco"
+    if foreign := _foreign(value):
+        raise ValueError(f"{path} holds no labels in a format that is known here{foreign}")
     reader = FORMATS[name].read
     assert reader is not None
     reader(Document(path, path.name, value, label_field), out)
@@ -157,6 +166,13 @@ def _known(value: Any) -> bool:
         return False
     few = set(value) <= {"categories", "info", "label_colors", "labels"}
     return value.get("kind") == "gsal-export" or "sample_fields" in value or few
+
+
+def _foreign(value: Any) -> str:
+    """Which other tool wrote a document, and what to do; empty: not known."""
+    keys = set(value) if isinstance(value, dict) else set()
+    tool = next((tool for tool, own in FOREIGN.items() if own <= keys), None)
+    return f", it looks like {tool}: export COCO, YOLO or Pascal VOC from there" if tool else ""
 
 
 def _some(names: list[str]) -> str:

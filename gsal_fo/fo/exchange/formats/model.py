@@ -101,7 +101,8 @@ class Labeled:
     ``name``: what the file calls it, with or without suffix; ``also``: other names that it may have. ``boxes``: its
     objects as found, not yet checked; None where the labeler has not got to it. ``size``: width and height in pixels as
     the file states them, not yet checked, None: it states none; ``relative``: the objects are in shares of the image's
-    sides, not in pixels. ``id``: the sample that the export put beside it. ``source``: the file.
+    sides, not in pixels. ``id``: the sample that the export put beside it. ``source``: the file; ``group``: names what
+    one tool wrote in one way, the file or, of a file per image, its folder.
 
     ``answered``: the file holds a sign that somebody finished this image, so that even no object is an answer; a format
     without such a sign leaves it False. ``blank``: the image has a label file of its own and it is empty, which is how
@@ -119,11 +120,15 @@ class Labeled:
     id: Any = None
     also: list[str] = field(default_factory=list)
     source: str = ""
+    group: str = ""
     answered: bool = False
     blank: bool = False
     stretched: bool = False
     unread: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.group = self.group or self.source
 
 
 @dataclass

@@ -27,7 +27,7 @@ class Tree:
         if self.only is not None:
             return [self.only]
         out = []
-        for folder, inner, names in os.walk(self.root):
+        for folder, inner, names in os.walk(self.root, onerror=_closed):
             inner[:] = sorted(n for n in inner if not n.startswith(".") and n != "__MACOSX")
             out += [Path(folder, n) for n in sorted(names) if not n.startswith(".")]
         return out
@@ -44,6 +44,10 @@ class Tree:
         """``folder`` and those above it, up to the root."""
         out = [folder, *folder.parents]
         return out[: out.index(self.root) + 1] if self.root in out else [folder]
+
+
+def _closed(error: OSError) -> None:
+    raise ValueError(f"{error.filename} cannot be read: {error.strerror}; labels may lie in it")
 
 
 def is_image(name: str) -> bool:

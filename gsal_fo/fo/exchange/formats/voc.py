@@ -1,7 +1,7 @@
 """Pascal VOC: one ``Annotations/*.xml`` per image, boxes by corner pixels; the layout of a VOCdevkit year."""
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
@@ -78,7 +78,8 @@ def read(document: Document, out: Contents) -> None:
         name = full or name
     names = [n for n in (name, document.path.stem) if n]
     size = (root.findtext("size/width"), root.findtext("size/height"))
-    image = Labeled(names[0], also=names[1:], size=size, source=document.name)
+    folder = f"{PurePosixPath(document.name).parent}/"
+    image = Labeled(names[0], also=names[1:], size=size, source=document.name, group=folder)
     image.answered = (root.get("verified") or "").strip().lower() in ("yes", "true", "1")
     assert image.boxes is not None
     for thing in root.iterfind("object"):
