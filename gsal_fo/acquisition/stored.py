@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from gsal_fo.acquisition.base import Posterior, Statistic, StatisticMissing
-from gsal_fo.run_folder import shards
+from gsal_fo.run_folder import embeddings, shards
 from gsal_fo.run_folder.pool_columns import PoolTable
+from gsal_fo.run_folder.tables import AGAIN
 
 
 class StoredStatistics:
@@ -45,7 +46,7 @@ class StoredStatistics:
     def _classes(self) -> tuple[str, ...]:
         """The detector's classes, in the order of its posterior."""
         path = self.run / "result.json"
-        found = shards.read_json(path).get("classes") if path.is_file() else None
+        found = shards.run_facts(self.run, path.name).get("classes") if path.is_file() else None
         if not found:
             raise missing(Statistic.POSTERIOR)
         return tuple(found)
@@ -53,27 +54,31 @@ class StoredStatistics:
     def _embeddings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image (N, D) and crop embeddings (P, D) float16 of the table, image embeddings of labeled images (L, D)."""
         if self._vectors is None:
+            if not shards.parts(self.run, "concepts"):
+                raise missing(Statistic.IMAGE_EMBEDDINGS)
             places, labeled = self._places(), []
             row_of = {str(i): row for row, i in enumerate(self.table.ids)}
-            image: np.ndarray | None = None
-            crops = np.empty((0, 0), dtype=np.float16)
-            for row in shards.iter_rows(self.run, "concepts"):
-                if row["error"] or row["image"] is None or not len(row["image"]):
-                    continue
-                if image is None:
-                    image = np.full((len(self.table.ids), len(row["image"])), np.nan, dtype=np.float16)
-                    crops = np.full((len(self.table.boxes), len(row["image"])), np.nan, dtype=np.float16)
-                if row["id"] in row_of:
-                    image[row_of[row["id"]]] = row["image"]
-                    start, stop = places[row["id"]]
-                    crops[start:stop] = row["embeddings"].reshape(stop - start, -1)
-                elif row["role"] == "labeled":
-                    labeled.append(row["image"])
-            if image is None:
-                raise missing(Statistic.IMAGE_EMBEDDINGS)
+            image = crops = np.empty((0, 1), dtype=np.float16)
+            for found in embeddings.each(self.run):
+                if image.shape[1] != (width := len(found.image)):
+                    image = np.full((len(self.table.ids), width), np.nan, dtype=np.float16)
+                    crops = np.full((len(self.table.boxes), width), np.nan, dtype=np.float16)
+                if found.labeled:
+                    labeled.append(found.image)
+                elif found.id in row_of:
+                    start, stop = places[found.id]
+                    image[row_of[found.id]] = found.image
+                    crops[start:stop] = self._fitting(found.id, found.crops, stop - start)
             seen = np.stack(labeled) if labeled else np.empty((0, image.shape[1]), dtype=np.float16)
             self._vectors = image, crops, seen
         return self._vectors
+
+    def _fitting(self, image: str, crops: np.ndarray, count: int) -> np.ndarray:
+        """An image's crop embeddings; raises ShardError where they are not those of its proposals."""
+        if len(crops) != count:
+            parts = shards.holders(self.run, "concepts", image)
+            raise shards.ShardError(f"{parts}: image {image} has other crops than proposals; {AGAIN}")
+        return crops
 
     def _places(self) -> dict[str, tuple[int, int]]:
         starts = np.searchsorted(self.table.proposal_image, np.arange(len(self.table.ids) + 1)).tolist()

@@ -14,6 +14,8 @@ import gsal_fo
 from gsal_fo import config as cfg
 from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.concepts.graph import ConceptGraph
+from gsal_fo.run_folder import embeddings
+from gsal_fo.run_folder.cache import READ
 
 SELECT, CANCEL, SENT, LABELS, ACCEPTED = KINDS = ("select", "cancel", "sent", "labels", "accepted")
 
@@ -56,7 +58,7 @@ def selection(run: Path, graph: ConceptGraph, ranking: Ranking, rows: Sequence[i
             {"id": str(table.ids[r]), "rank": int(ranking.rank[r]) or None, "score": float(ranking.score[r])}
             for r in rows
         ],
-        "files": file_digests(run),
+        "files": file_digests(run, _stages(ranking, about.get("distinct"))),
     }
 
 
@@ -85,13 +87,25 @@ def acceptance(problems: Sequence[str], rounds: Mapping[int, Mapping[str, Any]],
     }
 
 
-def file_digests(run: Path) -> dict[str, str]:
+def file_digests(run: Path, stages: Sequence[str] = READ) -> dict[str, str]:
     """Relative path -> SHA-256 of the manifest, the run's configuration, its result (digests of the models) and every
-    part that ranking reads."""
+    part of the ``stages`` that ranking reads."""
     files = [run / name for name in ("manifest.parquet", "config.json", "assigned.json", "result.json")]
-    for stage in ("proposals", "difficulty", "assignment"):
+    for stage in stages:
         files += sorted((run / stage).glob("part-*.parquet"))
     return {path.relative_to(run).as_posix(): digest for path in files if (digest := file_digest(path)) is not None}
+
+
+def stages_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stages that a selection's entry has digests of."""
+    embedded = any(name.startswith(f"{embeddings.STAGE}/") for name in entry["files"])
+    return (*READ, embeddings.STAGE) if embedded else READ
+
+
+def _stages(ranking: Ranking, distinct: Any) -> tuple[str, ...]:
+    # Embeddings are the largest files by far: only a ranking that reads them waits for their digests.
+    reads = distinct is not None or any(s.endswith("_embeddings") for s in ranking.strategy.needed())
+    return (*READ, embeddings.STAGE) if reads else READ
 
 
 def file_digest(path: Path) -> str | None:

@@ -78,13 +78,15 @@ class Proof:
     def __init__(self, run: Path) -> None:
         self.run = run
         self._table: PoolTable | None = None
-        self._now: dict[str, str] | None = None
+        self._now: dict[tuple[str, ...], dict[str, str]] = {}
 
     def problems(self, entry: Mapping[str, Any]) -> list[str]:
         """What a selection's entry says and the folder does not, one sentence each."""
         try:
-            self._now = self._now if self._now is not None else entries.file_digests(self.run)
-            found = list(_changed(entry["files"], self._now))
+            stages = entries.stages_of(entry)
+            if stages not in self._now:
+                self._now[stages] = entries.file_digests(self.run, stages)
+            found = list(_changed(entry["files"], self._now[stages]))
         except UNFIT as error:
             found = [f"its files cannot be compared ({_line(error)})"]
         try:

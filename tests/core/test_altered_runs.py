@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from runs import STAGES, graph, image
 
-from gsal_fo.acquisition.ranking import load_pool, pick, rank
+from gsal_fo.acquisition.picking import pick
+from gsal_fo.acquisition.ranking import load_pool, rank
 from gsal_fo.audit import entries, ledger
 from gsal_fo.audit import verify as audit
 from gsal_fo.config import GsalParams
@@ -59,7 +60,7 @@ def make(folder: Path, *, seed: int = 0, images: int = 9, name: str = "run") -> 
 def _selected(run: Path, table: Any = None) -> Any:
     ranking = rank(load_pool(run) if table is None else table, graph(), LABELS, GsalParams())
     rows = pick(ranking, len(ranking.order))
-    return [(str(ranking.table.ids[r]), ranking.scores.score[r].tobytes(), ranking.sentence(r)) for r in rows]
+    return [(str(ranking.table.ids[r]), ranking.score[r].tobytes(), ranking.sentence(r)) for r in rows]
 
 
 def _vectors(run: Path) -> Any:
