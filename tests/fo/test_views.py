@@ -91,6 +91,12 @@ def test_set_up_takes_what_others_have_arranged_meanwhile(scored):
     assert [g.name for g in scored.app_config.sidebar_groups] == ["tags", "GSAL", "theirs"]
 
 
+def test_what_the_caller_has_arranged_and_not_saved_is_taken(scored):
+    scored.app_config.sidebar_groups = [fo.SidebarGroupDocument(name="tags"), fo.SidebarGroupDocument(name="mine")]
+    gfo.setup_views(scored)
+    assert [g.name for g in scored.app_config.sidebar_groups] == ["tags", "GSAL", "mine"]
+
+
 NAMES = ["gsal latest round", "GSAL: latest round", "Gsal - latest.round"]  # one slug
 
 

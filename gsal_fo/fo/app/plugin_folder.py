@@ -8,7 +8,8 @@ from pathlib import Path
 
 import fiftyone as fo
 import fiftyone.plugins as fop
-import yaml
+
+from gsal_fo import user_files
 
 PACKAGE = Path(__file__).resolve().parents[2]
 FOLDER = "gsal"
@@ -103,8 +104,8 @@ def _clear(installed: Path) -> None:
 def _is_plugin(folder: Path) -> bool:
     """Whether the folder's definition names this plugin, and not one whose name begins so."""
     try:
-        found = yaml.safe_load((folder / DEFINITION).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        found = user_files.read_yaml(folder / DEFINITION, "a plugin's definition")
+    except ValueError:
         return False
     return isinstance(found, dict) and found.get("name") == NAME
 

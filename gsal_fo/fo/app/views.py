@@ -7,7 +7,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from gsal_fo.fo import progress, rounds, runs
+from gsal_fo.fo import journal, progress, rounds, runs
 from gsal_fo.fo.app import saved_views, sidebar, workspace
 from gsal_fo.fo.app.saved_views import Wanted
 from gsal_fo.fo.dataset import fields, pool
@@ -33,12 +33,19 @@ def setup_views(dataset: Any, *, on_event: progress.OnEvent | None = None) -> li
         The names of our saved views.
 
     Raises:
-        ValueError: the dataset has not been scored.
+        ValueError: the dataset has not been scored, or somebody writes into it all the time.
     """
     root = pool.check_samples(dataset)
-    record = runs.load(root).config
+    runs.load(root)  # says so where nothing was scored
     tell = _teller(on_event)
-    _reload_config(root)
+    if any(name.startswith("app_config") for name in root._doc._get_changed_fields()):
+        root.save()  # what the caller has arranged and not saved: taking the lock reloads the dataset
+    with journal.hold(root, "setup_views", on_event or (lambda event: None)):
+        return _set_up(root, tell)
+
+
+def _set_up(root: fo.Dataset, tell: Callable[[str], None]) -> list[str]:
+    record = runs.load(root).config
     sidebar.arrange(root, record.label_field)
     _colors(root.app_config.color_scheme)
     root.save()
@@ -93,14 +100,8 @@ def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
 
 def _teller(on_event: progress.OnEvent | None) -> Callable[[str], None]:
     if on_event is None:
-        return lambda text: warnings.warn(text, stacklevel=4)
+        return lambda text: warnings.warn(text, stacklevel=5)
     return lambda text: on_event({"event": "note", "message": text})
-
-
-def _reload_config(dataset: fo.Dataset) -> None:
-    """Take what others have arranged meanwhile, unless the caller has changes of the App's config to save."""
-    if not any(name.startswith("app_config") for name in dataset._doc._get_changed_fields()):
-        dataset._doc.reload("app_config")
 
 
 def _colors(scheme: fo.ColorScheme | None) -> None:
