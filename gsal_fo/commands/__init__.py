@@ -71,6 +71,22 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, title: str, *, ski
         )
 
 
+def add_samples(parser: argparse.ArgumentParser, *, view: bool = True, slice: bool = True) -> None:
+    """The dataset and which of its images; `samples_of` opens them."""
+    parser.add_argument("dataset", help="FiftyOne dataset")
+    if view:
+        parser.add_argument("--view", help="saved view to work on instead of the whole dataset")
+    if slice:
+        parser.add_argument("--slice", metavar="NAME", help="slice of a grouped dataset")
+
+
+def samples_of(args: argparse.Namespace) -> Any:
+    """The dataset, saved view or slice that a command names; raises ValueError where there is none."""
+    from gsal_fo.fo.console import open_samples
+
+    return open_samples(args.dataset, getattr(args, "view", None), getattr(args, "slice", None))
+
+
 def given(args: argparse.Namespace, kind: type, *, skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """The settings of ``kind`` that the user gave on the command line."""
     names = {f.name for f in dataclasses.fields(kind)} - set(skip)

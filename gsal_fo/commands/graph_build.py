@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.commands import Result, number, whole
+from gsal_fo.commands import Result, number, samples_of, whole
 
 TEXT = "Draft a graph file, which a person then edits: of labels by CLIP's texts or a language model; or of a pool."
 
@@ -12,6 +12,8 @@ TEXT = "Draft a graph file, which a person then edits: of labels by CLIP's texts
 def add(actions: Any, shared: argparse.ArgumentParser) -> None:
     sub = actions.add_parser("build", parents=[shared], help="draft a graph file from labels", description=TEXT)
     sub.add_argument("dataset", nargs="?", help="FiftyOne dataset whose labels are taken")
+    sub.add_argument("--view", help="saved view whose labels are taken")
+    sub.add_argument("--slice", metavar="NAME", help="slice of a grouped dataset whose labels are taken")
     sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
     sub.add_argument("--labels", type=Path, metavar="FILE", help="labels: COCO file, or text with one label per line")
     sub.add_argument("--out", type=Path, metavar="FILE", help="graph file to write (YAML)")
@@ -55,6 +57,8 @@ def build(args: argparse.Namespace) -> Result:
     from gsal_fo.concepts.build import file as graph_file
     from gsal_fo.worker.bars import Bars
 
+    if args.dataset is None and (args.view or args.slice):
+        raise ValueError("--view and --slice choose images of a dataset; give the dataset too")
     if args.run_ref:
         return _pool(args)
     if (args.dataset is None) == (args.labels is None):
@@ -65,9 +69,8 @@ def build(args: argparse.Namespace) -> Result:
         labels = graph_file.read_labels(args.labels)
     else:
         from gsal_fo.fo.concepts import label_names
-        from gsal_fo.fo.console import open_samples
 
-        labels = label_names(open_samples(args.dataset), args.label_field)
+        labels = label_names(samples_of(args), args.label_field)
     notes: list[str] = []
     with Bars() as bars:
 
@@ -111,9 +114,8 @@ def _pool(args: argparse.Namespace) -> Result:
     run = Path(args.run_ref)
     if args.dataset:
         from gsal_fo.fo.concepts import run_folder
-        from gsal_fo.fo.console import open_samples
 
-        run = run_folder(open_samples(args.dataset), args.run_ref)
+        run = run_folder(samples_of(args), args.run_ref)
     with Bars() as bars:
         made = building.from_pool(
             run,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gsal_fo.commands import ROUND, Result, number
+from gsal_fo.commands import ROUND, Result, add_samples, number, samples_of
 from gsal_fo.worker.bars import Bars
 
 FORMATS = ("coco", "yolo", "voc", "cvat", "labelstudio", "fiftyone")
@@ -13,14 +13,15 @@ FLOOR = 0.3
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    def command(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], Result], text: str, **which: bool
+    ) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, parents=[shared], help=text, description=text)
-        sub.add_argument("dataset", help="FiftyOne dataset")
+        add_samples(sub, **which)
         sub.set_defaults(run=run)
         return sub
 
     sub = command("export", export, "write a tagged batch for the labeling tool")
-    sub.add_argument("--view", help="saved view to work on instead of the whole dataset")
     sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
     sub.add_argument("--format", choices=FORMATS, default="coco", help="default %(default)s")
     sub.add_argument("--tag", help="which batch (default: the latest round)")
@@ -34,7 +35,6 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
     sub = command("annotate", annotate, "hand a tagged batch to CVAT, Label Studio or Labelbox, through FiftyOne")
     sub.add_argument("anno_key", help="name of the annotation run, by which `gsal ingest` takes the labels back")
-    sub.add_argument("--view", help="saved view to work on instead of the whole dataset")
     sub.add_argument("--tag", help="which batch (default: the latest round)")
     sub.add_argument(
         "--backend", help="one that FiftyOne is configured with; its FIFTYONE_ variables hold address and credentials"
@@ -42,7 +42,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--url", help="address of the server (default: as FiftyOne is configured)")
     _prelabels(sub)
 
-    sub = command("ingest", ingest, "take labels back")
+    sub = command("ingest", ingest, "take labels back", view=False)
     sub.add_argument(
         "labels",
         help="label file, folder or zip of a labeling tool, a Detections field, or an annotation run",
@@ -61,9 +61,10 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--label-field", default="ground_truth", help="Detections field (default %(default)s)")
     sub.add_argument("--manifest", type=Path, help="manifest.json of the export (default: beside the labels)")
 
-    command("status", status, "how many images of each round are picked, sent and labeled")
+    command("status", status, "how many images of each round are picked, sent and labeled", view=False, slice=False)
 
-    sub = command("cancel", cancel, "take a round back: its tag and fields go, labels never")
+    text = "take a round back: its tag and fields go, labels never"
+    sub = command("cancel", cancel, text, view=False, slice=False)
     sub.add_argument("--round", type=ROUND, help="its number (default: the latest)")
 
 
@@ -74,17 +75,11 @@ def _prelabels(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _open(args: argparse.Namespace, view: str | None = None) -> Any:
-    from gsal_fo.fo.console import open_samples
-
-    return open_samples(args.dataset, view)
-
-
 def export(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
     from gsal_fo.fo.console import batch_of
 
-    tag, batch = batch_of(_open(args, args.view), args.tag)
+    tag, batch = batch_of(samples_of(args), args.tag)
     options = {
         "media": args.media,
         "prelabels": not args.no_prelabels,
@@ -101,7 +96,7 @@ def annotate(args: argparse.Namespace) -> Result:
     from gsal_fo.fo.console import backend_of, batch_of
 
     backend = backend_of(args.backend)
-    tag, batch = batch_of(_open(args, args.view), args.tag)
+    tag, batch = batch_of(samples_of(args), args.tag)
     options: dict[str, Any] = {"prelabels": not args.no_prelabels, "floor": args.floor}
     options |= {"url": args.url} if args.url else {}
     key = fo.annotate(batch, args.anno_key, backend=backend, **options)
@@ -119,7 +114,7 @@ def ingest(args: argparse.Namespace) -> Result:
         "accept_prelabels": args.accept_prelabels,
         "empty_means_done": args.empty_means_done,
     }
-    report = fo.ingest(_open(args), args.labels, **options)
+    report = fo.ingest(samples_of(args), args.labels, **options)
     lines = [report.summary(), *(f"  {text}" for text in report.details())]
     return Result(report.to_dict(), "\n".join(lines))
 
@@ -127,7 +122,7 @@ def ingest(args: argparse.Namespace) -> Result:
 def status(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
 
-    rounds = fo.status(_open(args))
+    rounds = fo.status(samples_of(args))
     lines = [f"{r['tag']}: {r['picked']} picked, {r['sent']} sent, {r['labeled']} labeled" for r in rounds]
     return Result({"rounds": rounds}, "\n".join(lines) or "no round yet; run `gsal select`")
 
@@ -136,6 +131,6 @@ def cancel(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
 
     with Bars() as bars:
-        done = fo.cancel(_open(args), round=args.round, on_event=bars)
+        done = fo.cancel(samples_of(args), round=args.round, on_event=bars)
     text = f"{done['tag']} cancelled: {done['images']} images are in no round any more"
     return Result(done, f"{text}; the labels of {done['labeled']} stay" if done["labeled"] else text)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gsal_fo import config
-from gsal_fo.commands import PROCESSES, SEED, Result, add_settings, given, number, whole
+from gsal_fo.commands import PROCESSES, SEED, Result, add_samples, add_settings, given, number, samples_of, whole
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.user_files import parse_yaml, shown
 from gsal_fo.worker.bars import Bars
@@ -16,10 +16,11 @@ STAGES = ("detector", "diffusion", "concepts", "train")
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    def command(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], Result], text: str, **which: bool
+    ) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, parents=[shared], help=text, description=text)
-        sub.add_argument("dataset", help="FiftyOne dataset")
-        sub.add_argument("--view", help="saved view to work on instead of the whole dataset")
+        add_samples(sub, **which)
         sub.set_defaults(run=run)
         return sub
 
@@ -70,7 +71,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     sub.add_argument("--run-key", help="scoring run (default: the latest)")
     _params(sub)
 
-    command("setup-views", setup_views, "arrange the App: sidebar, saved views, colors, workspace")
+    text = "arrange the App: sidebar, saved views, colors, workspace"
+    command("setup-views", setup_views, text, view=False, slice=False)
 
     sub = command("visualize", visualize, "map images and proposals (UMAP) and make them searchable by similarity")
     sub.add_argument("--run-key", help="scoring run (default: the latest)")
@@ -137,19 +139,13 @@ def _stage_settings(args: argparse.Namespace) -> tuple[config.ScoreConfig, confi
     return config.from_dict(config.ScoreConfig, base), config.from_dict(config.TrainConfig, train) if train else None
 
 
-def _samples(args: argparse.Namespace) -> Any:
-    from gsal_fo.fo.console import open_samples
-
-    return open_samples(args.dataset, args.view)
-
-
 def train(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
 
     settings = config.from_dict(config.TrainConfig, given(args, config.TrainConfig))
     with Bars() as bars:
         out = fo.train(
-            _samples(args),
+            samples_of(args),
             label_field=args.label_field,
             labeled_tag=args.labeled_tag,
             out=args.out,
@@ -168,7 +164,7 @@ def fit(args: argparse.Namespace) -> Result:
 
     with Bars() as bars:
         out = fo.fit(
-            _samples(args),
+            samples_of(args),
             out=args.out,
             run_dir=args.run_dir,
             processes=args.processes,
@@ -187,7 +183,7 @@ def score(args: argparse.Namespace) -> Result:
 
     models = ("diffusion", "clip", "pretrained", "assign", "encoder")
     named = {k: v for k in models if (v := getattr(args, k)) is not None}
-    samples = _samples(args)
+    samples = samples_of(args)
     with Bars() as bars:
         key = fo.score(
             samples,
@@ -220,7 +216,7 @@ def select(args: argparse.Namespace) -> Result:
 
     named = {"per_image": args.seconds_per_image, "per_box": args.seconds_per_box}
     costs = Costs(**{name: value for name, value in named.items() if value is not None})
-    samples = _samples(args)
+    samples = samples_of(args)
     with Bars() as bars:
         fo.select(
             samples,
@@ -247,10 +243,9 @@ def _amount(text: str) -> float:
 
 def setup_views(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
-    from gsal_fo.fo.console import dataset_of
 
     notes: list[str] = []
-    names = fo.setup_views(dataset_of(_samples(args)), on_event=lambda event: notes.append(event["message"]))
+    names = fo.setup_views(samples_of(args), on_event=lambda event: notes.append(event["message"]))
     text = "\n".join([f"saved views in the App: {', '.join(names)}", *(f"  note: {note}" for note in notes)])
     return Result({"views": names, "notes": notes}, text)
 
@@ -258,5 +253,5 @@ def setup_views(args: argparse.Namespace) -> Result:
 def visualize(args: argparse.Namespace) -> Result:
     from gsal_fo import fo
 
-    keys = fo.visualize(_samples(args), run_key=args.run_key, method=args.method, limit=args.limit, seed=args.seed)
+    keys = fo.visualize(samples_of(args), run_key=args.run_key, method=args.method, limit=args.limit, seed=args.seed)
     return Result({"brain_keys": keys}, f"in the App's Embeddings panel and similarity search: {', '.join(keys)}")

@@ -25,7 +25,7 @@ def verify(samples: Any, *, run_key: str | None = None) -> dict[Path, list[str]]
     Raises:
         ValueError: no scoring, or nothing was selected from it yet.
     """
-    dataset = pool.check_samples(samples)
+    dataset = pool.check_dataset(samples)
     journal.settle(dataset)
     wanted = [runs.load(dataset, run_key).key] if run_key else runs.score_keys(dataset)
     used = [key for key in wanted if _used(dataset, key)]
@@ -55,7 +55,7 @@ def accept(samples: Any, *, run_key: str | None = None, on_event: progress.OnEve
     Raises:
         ValueError: nothing was selected yet, or a ledger cannot be written.
     """
-    dataset = pool.check_samples(samples)
+    dataset = pool.check_dataset(samples)
     with journal.hold(dataset, "audit accept", on_event or (lambda event: None)):
         wanted = [runs.load(dataset, run_key).key] if run_key else runs.score_keys(dataset)
         used = [key for key in wanted if _used(dataset, key)]

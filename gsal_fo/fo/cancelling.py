@@ -10,7 +10,7 @@ from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking
 from gsal_fo.audit import entries
 from gsal_fo.fo import journal, ledgers, progress, rounds, runs, states, steps, writing
-from gsal_fo.fo.dataset import fields, pool
+from gsal_fo.fo.dataset import fields, pool, slices
 from gsal_fo.fo.dataset.prepared import Change, combined
 
 
@@ -35,7 +35,7 @@ def cancel(samples: Any, *, round: int | None = None, on_event: progress.OnEvent
     Raises:
         ValueError: no such round, or the ledger is broken.
     """
-    dataset = pool.check_samples(samples)
+    dataset = pool.check_dataset(samples)
     tell = on_event or (lambda event: None)
     request = journal.request_of(command="cancel", round=round)
     with journal.hold(dataset, "cancel", tell) as held:
@@ -66,7 +66,7 @@ def take_back(held: journal.Hold, key: str, request: str, tell: progress.OnEvent
     }
     schema = dataset.get_field_schema()
     empty = {name: None for name in fields.SELECT_FIELDS if name in schema}
-    more = {i: Change(untags=[tag]) for i in dataset.match_tags(tag).values("id")}
+    more = {i: Change(untags=[tag]) for i in slices.flat(dataset).match_tags(tag).values("id")}
     for i in mine:
         more[i] = Change(dict(empty), untags=[tag])
     values = held.prepare(combined(_ranked_again(dataset, set(mine), tell), more))

@@ -9,7 +9,7 @@ from fiftyone import ViewField as F
 
 from gsal_fo.audit.rounds import Round, replay
 from gsal_fo.fo import ledgers, runs
-from gsal_fo.fo.dataset import bulk
+from gsal_fo.fo.dataset import bulk, slices
 
 TAG = re.compile(r"gsal_round_(\d+)")
 SHOWN = 3  # ids in a sentence
@@ -91,9 +91,9 @@ def _strange(dataset: fo.Dataset) -> dict[int, tuple[set[str], set[str]]]:
     known = {runs.load(dataset, key).config.round for key in runs.select_keys(dataset)}
     for key in runs.score_keys(dataset):
         known |= replay(ledgers.past(dataset, key)).taken
-    numbers = {int(m[1]) for tag in dataset.distinct("tags") if (m := TAG.fullmatch(tag))}
+    numbers = {int(m[1]) for tag in slices.flat(dataset).distinct("tags") if (m := TAG.fullmatch(tag))}
     if dataset.has_sample_field("gsal_round"):
-        numbers |= {int(n) for n in dataset.distinct("gsal_round")}
+        numbers |= {int(n) for n in slices.flat(dataset).distinct("gsal_round")}
     return {n: (_tagged(dataset, f"gsal_round_{n:03d}"), _numbered(dataset, n)) for n in numbers - known}
 
 
@@ -116,13 +116,13 @@ def _record(dataset: fo.Dataset, key: str, config: Any, entry: Mapping[str, Any]
 
 
 def _tagged(dataset: fo.Dataset, tag: str) -> set[str]:
-    return set(dataset.match_tags(tag).values("id"))
+    return set(slices.flat(dataset).match_tags(tag).values("id"))
 
 
 def _numbered(dataset: fo.Dataset, number: int) -> set[str]:
     if not dataset.has_sample_field("gsal_round"):
         return set()
-    return set(dataset.match(F("gsal_round") == number).values("id"))
+    return set(slices.flat(dataset).match(F("gsal_round") == number).values("id"))
 
 
 def _images(ids: Collection[str]) -> str:

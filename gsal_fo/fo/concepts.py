@@ -6,21 +6,22 @@ from typing import Any
 from gsal_fo.concepts.build import building
 from gsal_fo.concepts.build import file as graph_file
 from gsal_fo.fo import runs
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import filtered, pool
 
 
 def label_names(samples: Any, label_field: str = "ground_truth") -> list[str]:
     """The label names in a Detections field, sorted; raises ValueError where there is no such field or label."""
-    dataset = pool.check_samples(samples)
+    dataset, samples = pool.check_images(samples)
     if not pool.check_detections(dataset, label_field, what="label field"):
         raise ValueError(f'dataset "{dataset.name}" has no field "{label_field}"; name a Detections field')
-    names = [n for n in samples.distinct(f"{label_field}.detections.label") if n is not None]
+    view = filtered.all_fields(samples)  # a view that filters labels gives the names of those that it shows
+    names = [n for n in view.distinct(f"{label_field}.detections.label") if n is not None]
     return graph_file.checked_labels(names, f'field "{label_field}" of dataset "{dataset.name}"')
 
 
 def run_folder(samples: Any, run_key: str | None = None) -> Path:
     """The run folder of a scoring (None: the latest); raises ValueError where there is none."""
-    record = runs.load(pool.check_samples(samples), run_key)
+    record = runs.scoring_of(pool.check_images(samples)[1], run_key)
     if not hasattr(record.config, "run_dir"):
         raise ValueError(f'run "{run_key}" is no scoring; give the key of a scoring')
     return Path(record.config.run_dir)

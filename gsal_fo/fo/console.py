@@ -7,24 +7,30 @@ import fiftyone as fo
 from fiftyone.plugins import list_plugins
 
 from gsal_fo.fo import runs
+from gsal_fo.fo.dataset import pool, slices
 
 
-def open_samples(name: str, view: str | None = None) -> fo.Dataset | fo.DatasetView:
-    """The dataset ``name``, or its saved view ``view``; raises ValueError with the names that exist."""
+def open_samples(name: str, view: str | None = None, slice: str | None = None) -> fo.Dataset | fo.DatasetView:
+    """The dataset ``name``, or its saved view ``view``, or those of its images that are in the group slice ``slice``.
+
+    Raises:
+        ValueError: there is no such dataset, view or slice; the sentence names those that exist.
+    """
     if not fo.dataset_exists(name):
         known = fo.list_datasets()
         there = f"there are {', '.join(known[:10])}" if known else "there is none yet; `gsal demo` makes one"
         raise ValueError(f'FiftyOne has no dataset "{name}"; {there}')
     dataset = fo.load_dataset(name)
-    if view is None:
-        return dataset
-    if not dataset.has_saved_view(view):
-        raise ValueError(f'dataset "{name}" has no saved view "{view}"; it has {dataset.list_saved_views()}')
-    return dataset.load_saved_view(view)
+    if view is not None and not dataset.has_saved_view(view):
+        known = ", ".join(dataset.list_saved_views()) or "none"
+        raise ValueError(f'dataset "{name}" has no saved view "{view}"; it has {known}')
+    samples = dataset if view is None else dataset.load_saved_view(view)
+    return samples if slice is None else slices.only(samples, slice)
 
 
 def batch_of(samples: fo.Dataset | fo.DatasetView, tag: str | None) -> tuple[str, fo.DatasetView]:
     """The images tagged ``tag`` (None: the latest round's tag), and the tag; raises ValueError where there are none."""
+    _, samples = pool.check_images(samples)
     rounds = sorted(t for t in samples.distinct("tags") if t.startswith("gsal_round_"))
     if tag is None and not rounds:
         raise ValueError("no image is selected yet; run `gsal select` first")
@@ -53,7 +59,7 @@ def selection(samples: fo.Dataset | fo.DatasetView) -> tuple[str, str, list[dict
 
 def dataset_of(samples: fo.Dataset | fo.DatasetView) -> fo.Dataset:
     """The dataset behind a view."""
-    return samples._dataset if isinstance(samples, fo.DatasetView) else samples
+    return samples._root_dataset
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def status(samples: Any) -> list[dict[str, Any]]:
         One dict per round: ``round``, ``tag``, ``select_key``, ``images``, and the number ``picked``, ``sent`` and
         ``labeled``, which add up to ``images``.
     """
-    dataset = pool.check_samples(samples)
+    dataset = pool.check_dataset(samples)
     journal.settle(dataset)
     found = states.refresh(dataset)
     out = []

@@ -19,7 +19,7 @@ from gsal_fo.acquisition import ranking as rankings
 from gsal_fo.audit import entries
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import journal, ledgers, progress, runs, states, steps, writing
-from gsal_fo.fo.dataset import bulk, fields, labels, pool, records
+from gsal_fo.fo.dataset import bulk, fields, filtered, labels, pool, records, slices
 from gsal_fo.fo.dataset.prepared import Change, combined
 from gsal_fo.run_folder import shards
 from gsal_fo.settings import check_number
@@ -59,7 +59,7 @@ def select(
         exactly: ids of the images that somebody has been shown as this batch; where others would be picked by now,
             none is. None picks whatever is best.
         label_field: where labels are looked for; None is the scoring's own.
-        run_key: which scoring; None is the latest.
+        run_key: which scoring; None is the latest, of a view of a grouped dataset the latest that its slices were in.
         params: constants of the ranking, ``strategy`` and its ``settings`` among them; a mapping names those that
             differ from the scoring's own, None names none.
         on_event: receives notes; None drops them.
@@ -71,7 +71,7 @@ def select(
         ValueError: no scoring, no such strategy, a statistic that it needs and the scoring did not make, a budget
             below 1 or above what is left, or another batch than ``exactly``.
     """
-    dataset = pool.check_samples(samples)
+    dataset, samples = pool.check_images(samples)
     check_number("budget", budget, whole=unit == "images", low=1 if unit == "images" else None)
     batch = Batch(picking.Budget(budget, unit), costs or picking.Costs(), distinct)
     tell = on_event or (lambda event: None)
@@ -82,7 +82,7 @@ def select(
     with journal.hold(dataset, "select", tell) as held:
         done = held.result_of(request)
         if done is None:
-            info, label_field, params = _asked(dataset, run_key, label_field, params)
+            info, label_field, params = _asked(samples, run_key, label_field, params)
             done = _select(held, samples, batch, info, label_field, params, request, tell, exactly)
     return batch_view(dataset, done["tag"])
 
@@ -110,19 +110,24 @@ def view_of(samples: Any) -> Any:
 
 
 def _asked(
-    dataset: fo.Dataset,
+    samples: Any,
     run_key: str | None,
     label_field: str | None,
     params: cfg.GsalParams | Mapping[str, Any] | None,
 ) -> tuple[Any, str, cfg.GsalParams]:
     """The scoring, the label field and the constants that were asked for, checked."""
-    info = runs.load(dataset, run_key)
-    if info.config.method != runs.SCORE:
-        known = ", ".join(runs.score_keys(dataset))
-        raise ValueError(f'run "{info.key}" is a selection, not a scoring; choose one of {known}')
+    dataset, info = samples._root_dataset, runs.scoring_of(samples, run_key)
     fields.refuse_clash(dataset, runs.owned_fields(dataset))
     label_field = label_field or info.config.label_field
     pool.check_detections(dataset, label_field, what="label field")
+    proposals = getattr(info.config, "proposals", None)
+    read = {
+        label_field: "label field",
+        "gsal_proposals": "field",
+        **({proposals: "proposals field"} if proposals else {}),
+    }
+    for name, what in read.items():
+        filtered.refuse(samples, name, what=what, why="images are ranked by all of their proposals and labels")
     params = cfg.with_named(cfg.from_dict(cfg.GsalParams, info.config.params), params)
     registry.of(params)  # refused here, not under the lock
     return info, label_field, params
@@ -226,7 +231,8 @@ def _whole(dataset: fo.Dataset, ranking: rankings.Ranking, info: Any) -> writing
 
 def batch_view(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
     """The images of a round, best first: by tag and field, so that a saved view of it holds no ids."""
-    return dataset.match_tags(tag).sort_by("gsal_score", reverse=True)  # ascending ranks would put "no rank" first
+    view = slices.flat(dataset).match_tags(tag)
+    return view.sort_by("gsal_score", reverse=True)  # ascending ranks would put "no rank" first
 
 
 @dataclass(frozen=True)
@@ -266,7 +272,8 @@ def load_state(
     graph = graph_of(record)
     with ThreadPoolExecutor() as aside:  # MongoDB answers both while the columns are read
         ids = aside.submit(bulk.ids, dataset)
-        known = aside.submit(pool.labeled_ids, dataset, label_field, record.labeled_tag)
+        names = getattr(record, "slices", None)
+        known = aside.submit(pool.labeled_ids, dataset, label_field, record.labeled_tag, names=names)
         table = read(folder)
         here, labeled = ids.result(), known.result()
     counts, notes = count(dataset, record, label_field, sorted(labeled), lambda: table)
@@ -309,7 +316,7 @@ def in_rounds(dataset: fo.Dataset) -> set[str]:
     """Ids of the images that a round has picked."""
     if not dataset.has_sample_field("gsal_round"):
         return set()
-    return set(dataset.exists("gsal_round").values("id"))
+    return set(slices.flat(dataset).exists("gsal_round").values("id"))
 
 
 def choose(
@@ -357,6 +364,8 @@ def _next_round(dataset: fo.Dataset) -> int:
     """One above every round that a record, a tag (whoever made it) or a ledger knows: a cancelled round keeps its
     number."""
     known = [runs.load(dataset, key).config.round for key in runs.select_keys(dataset)]
-    known += [int(m[1]) for tag in dataset.distinct("tags") if (m := re.fullmatch(r"gsal_round_(\d+)", tag))]
+    known += [
+        int(m[1]) for tag in slices.flat(dataset).distinct("tags") if (m := re.fullmatch(r"gsal_round_(\d+)", tag))
+    ]
     known += ledgers.numbers_taken(dataset)
     return max(known, default=0) + 1

@@ -11,7 +11,7 @@ import fiftyone as fo
 import fiftyone.core.odm as foo
 import fiftyone.core.runs as fos
 
-from gsal_fo.fo.dataset import fields
+from gsal_fo.fo.dataset import fields, slices
 
 SCORE, SELECT, HANDOFF = "gsal_score", "gsal_select", "gsal_handoff"  # the runs' methods
 
@@ -114,6 +114,30 @@ def load(dataset: fo.Dataset, key: str | None = None) -> Any:
         has = f"it has {', '.join(known)}" if known else "it has none"
         raise ValueError(f'dataset "{dataset.name}" has no GSAL run "{key}"; {has}')
     return dataset.get_run_info(key or scorings[-1])
+
+
+def scoring_of(samples: Any, key: str | None = None) -> Any:
+    """The record of a scoring. None: the latest, of a view of a grouped dataset the latest that its slices were in.
+
+    Raises:
+        ValueError: there is no such scoring, or the key is that of a selection.
+    """
+    dataset = samples._root_dataset
+    if key is None and (names := slices.of(samples)) is not None:
+        known = {k: getattr(load(dataset, k).config, "slices", None) or [] for k in score_keys(dataset)}
+        found = [k for k, scored in known.items() if set(names) & set(scored)]
+        if known and not found:
+            those = ", ".join(f"{k}: {', '.join(scored)}" for k, scored in known.items())
+            raise ValueError(
+                f'no scoring of dataset "{dataset.name}" has images of slice {", ".join(names)} ({those}); score that '
+                f"slice first"
+            )
+        key = found[-1] if found else None
+    info = load(dataset, key)
+    if info.config.method != SCORE:
+        those = ", ".join(score_keys(dataset))
+        raise ValueError(f'run "{info.key}" is a selection, not a scoring; choose one of {those}')
+    return info
 
 
 def picks(dataset: fo.Dataset, key: str) -> list[dict[str, Any]]:

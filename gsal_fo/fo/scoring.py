@@ -29,6 +29,8 @@ from gsal_fo.run_folder import shards
 from gsal_fo.worker.process import check_processes, run_worker
 
 GRID = "grid"
+COLD_START = 'cold start: no labeled box in "{}", so the proposals are a grid of windows and every concept counts 0'
+NO_DETECTOR = 'no image has only usable boxes in "{}" to train a detector on, so the proposals are a grid of windows'
 WORKER = "lightning_modules.score"
 
 
@@ -115,12 +117,13 @@ def score_events(
                 f'assign="{wanted.concepts.assign}" knows only concepts that have labels, and "{label_field}" holds no '
                 f'box yet; use assign="auto" or "clip"'
             )
-        wanted, trains = _with_detector(wanted, detector, proposals, boxes)
+        taught = sum(len(names) for names in found.trainable.labels or [])
+        wanted, trains = _with_detector(wanted, detector, proposals, taught)
         if trains:
             train = train or cfg.TrainConfig()
         elif detector is None and proposals is None and not wanted.detector.checkpoint:
-            text = f'cold start: no labeled box in "{label_field}", so the proposals are a grid of windows'
-            told.append({"event": "note", "message": f"{text} and every concept counts 0"})
+            text = (NO_DETECTOR if boxes else COLD_START).format(label_field)
+            told.append({"event": "note", "message": text})
         plan = Plan(dataset, graph, found, wanted, params, train if trains else None, label_field, labeled_tag)
         asked = {"run_key": run_key, "run_dir": str(run_dir) if run_dir else None, "params": _plain(params)}
         plan.request = journal.request_of(command="score", identity=plan.identity, label_field=label_field, **asked)
@@ -343,6 +346,8 @@ def _finish(
         label_field=plan.label_field,
         labeled_tag=plan.labeled_tag,
         labeled_scope="dataset" if plan.pool.whole else "run",
+        slices=plan.pool.slices,
+        proposals=plan.pool.proposals,
         concepts=concepts,
         graph=json.dumps(plan.graph.to_dict()),
         params=cfg.to_dict(params),

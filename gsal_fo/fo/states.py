@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import fiftyone as fo
 
 from gsal_fo.fo import runs
-from gsal_fo.fo.dataset import bulk, fields, pool
+from gsal_fo.fo.dataset import bulk, fields, pool, slices
 
 PICKED, SENT, LABELED = STATES = ("picked", "sent", "labeled")
 
@@ -15,7 +15,7 @@ def refresh(dataset: fo.Dataset) -> dict[str, tuple[int, str]]:
     if not dataset.has_sample_field("gsal_round"):
         return {}
     fields.add_schema(dataset, "select")
-    view = dataset.exists("gsal_round")
+    view = slices.flat(dataset).exists("gsal_round")
     ids, numbers, sent_at, old = view.values(["id", "gsal_round", "gsal_sent", "gsal_status"])
     done = _labeled(dataset, ids, numbers)
     out = {}

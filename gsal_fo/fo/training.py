@@ -9,7 +9,7 @@ from typing import Any
 from gsal_fo import config as cfg
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.fo import progress
-from gsal_fo.fo.dataset import folders, pool
+from gsal_fo.fo.dataset import filtered, folders, pool
 from gsal_fo.worker.process import check_processes, run_worker
 
 WORKER, FIT_WORKER = "lightning_modules.train", "lightning_modules.fit_diffusion"
@@ -48,22 +48,36 @@ def train(
     config = config or cfg.TrainConfig()
     check_processes(processes)
     found = pool.read(samples, label_field=label_field, labeled_tag=labeled_tag, need_pool=False)
-    if not any(found.labeled.labels or []):
-        raise ValueError(f'no image has a labeled box in "{label_field}", so there is nothing to train on; label some')
-    mark = cfg.digest(config, found.labeled.ids, found.labeled.boxes, found.labeled.labels)
+    if not any(found.trainable.labels or []):
+        raise ValueError(
+            "; ".join([f'no image has a labeled box in "{label_field}", so there is nothing to train on', *found.notes])
+        )
+    mark = _identity(found, config)
     target = _absolute(out) if out else folders.home() / "detectors" / found.dataset.slug / mark
     folder = _absolute(run_dir) if run_dir else target.with_name(f".{target.name}.run")
     with folders.lock(folder) as lock:
-        progress.consume(train_events(found, config, folder, target, processes, lock), on_event)
+        progress.consume(_told(found, train_events(found, config, folder, target, processes, lock)), on_event)
     return target
+
+
+def _told(found: pool.Pool, events: progress.Events) -> progress.Events:
+    """The events, after what was noted when the images were read."""
+    yield from ({"event": "note", "message": text} for text in found.notes)
+    yield from events
+
+
+def _identity(found: pool.Pool, config: cfg.TrainConfig) -> str:
+    """A digest of everything that a training depends on."""
+    taught = found.trainable
+    return cfg.digest(config, taught.ids, taught.boxes, taught.labels)
 
 
 def train_events(
     found: pool.Pool, config: cfg.TrainConfig, folder: Path, out: Path, processes: int, lock: int
 ) -> progress.Events:
     """Train into the checkpoint folder ``out``; ``folder``, locked by the caller, is the worker's; yields events."""
-    labeled = pool.Pool(found.dataset, pool.Images(), found.labeled, found.whole, [])
-    identity = cfg.digest(config, found.labeled.ids, found.labeled.boxes, found.labeled.labels)
+    labeled = pool.Pool(found.dataset, pool.Images(), found.trainable, found.whole, [])
+    identity = _identity(found, config)
     content = {"kind": "train", "config": cfg.to_dict(config), "identity": identity, "out": str(out)}
     _claim(folder, content, out)
     pool.write_manifest(labeled, folder / "manifest.parquet")
@@ -104,7 +118,7 @@ def fit(
     check_processes(processes)
     chosen = replace(chosen, encoder=_absolute_model(chosen.encoder), vae=_absolute_model(chosen.vae))
     dataset = pool.check_samples(samples)
-    ids = samples.values("id")
+    ids = filtered.ids_of(samples)
     everything = pool.Pool(dataset, pool.images(dataset, ids, None), pool.Images(), False, [])
     target = _absolute(out)
     folder = _absolute(run_dir) if run_dir else target.with_name(f".{target.name}.run")

@@ -6,7 +6,7 @@ import fiftyone as fo
 import numpy as np
 
 from gsal_fo.fo import rounds, runs
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import filtered, pool, slices
 from gsal_fo.run_folder import embeddings
 
 IMAGES, PROPOSALS = "images", "proposals"
@@ -41,9 +41,10 @@ def visualize(
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < FEWEST:
         raise ValueError(f"limit must be a whole number of at least {FEWEST}; got {limit!r}")
-    dataset = pool.check_samples(samples)
-    folder = rounds.run_folder(runs.load(dataset, run_key).config)
-    view = samples.exists("gsal_proposals")
+    dataset, samples = pool.check_images(samples)
+    folder = rounds.run_folder(runs.scoring_of(samples, run_key).config)
+    filtered.refuse(samples, "gsal_proposals", what="field", why="stored embeddings are those of all proposals")
+    view = filtered.all_fields(samples).exists("gsal_proposals")
     if len(view) > limit:
         view = view.sort_by("gsal_score", reverse=True).limit(limit)
     ids, boxes = view.values(["id", "gsal_proposals.detections.id"])
@@ -54,7 +55,7 @@ def visualize(
     if len(whole) < FEWEST:
         raise ValueError(f"a map needs at least {FEWEST} images with embeddings; found {len(whole)} in the view")
     rows = [row_of[i] for i in whole]
-    shown = dataset.select(whole, ordered=True)
+    shown = slices.flat(dataset).select(whole, ordered=True)
     image = stored.image[rows].astype(np.float32)
     crops = {i: stored.crops[row].astype(np.float32) for i, row in zip(whole, rows, strict=True)}
     return [

@@ -29,13 +29,13 @@ from gsal_fo.config import DetectorConfig, TrainConfig
 from gsal_fo.images import read_image
 from gsal_fo.user_files import read_json, words
 from lightning_modules.data import groups, halved, resized, to_float
+from lightning_modules.detectors.given import SMALLEST_BOX_PX, thinned
 from lightning_modules.nets import Encoder, load_encoder, untrained
 
 SMALL_CHANNELS = 64
 SMALL_STRIDES = (8, 16, 32)
 SMALL_ANCHORS = ((12, 20), (32, 48), (80, 128))  # pixels of the resized image, per stride
 RATIOS = (0.33, 0.75, 1.33, 3.0)
-SMALLEST_BOX_PX = 1.0
 CONTRAST_SIDE = 256  # px: local contrast is that of a picture this small, whatever the camera
 PAPER_SIZES = {"min_size": 600, "max_size": 1000}  # METHOD.md section 8; pixels
 TORCHVISION: dict[str, tuple[Callable[..., FasterRCNN], dict[str, int]]] = {
@@ -284,10 +284,9 @@ class Proposer(pl.LightningModule):
             scores, posterior = found["scores"].float().cpu().numpy(), found["posterior"].float().cpu().numpy()
             source = "detector"
         elif row["boxes"] is not None:
-            boxes = row["boxes"].reshape(-1, 4)
-            scores = row["scores"] if row["scores"] is not None else np.ones(len(boxes), np.float32)
-            best = np.argsort(-scores, kind="stable")[: self.config.max_proposals]
-            boxes, scores, posterior, source = boxes[best], scores[best], none, "field"
+            size = (row["width"], row["height"])
+            boxes, scores = thinned(row["boxes"], row["scores"], row["labels"], size, self.config)
+            posterior, source = none, "field"
         else:
             boxes, posterior, source = window_grid()[: self.config.max_proposals], none, "grid"
             scores = np.ones(len(boxes), np.float32)

@@ -5,6 +5,7 @@ from fiftyone.operators import types
 
 import gsal_fo.fo as gfo
 from gsal_fo.fo.app import forms
+from gsal_fo.fo.console import batch_of
 
 from .shared import Operator, answer, outputs, warn
 
@@ -26,7 +27,7 @@ class Export(Operator):
 
     def resolve_input(self, ctx):
         form = types.Object()
-        samples = ctx.target_view()
+        samples = ctx.target_view(require_flat=True)
         form.str(
             "out", label="Folder", description="New, empty, or an earlier export, which is replaced", required=True
         )
@@ -206,7 +207,8 @@ OPERATORS = (Export, Ingest, Annotate, Cancel)
 
 def _batch(ctx):
     tag = ctx.params.get("tag")
-    return ctx.target_view().match_tags(tag) if tag else ctx.target_view()
+    view = ctx.target_view(require_flat=True)
+    return batch_of(view, tag)[1] if tag else view
 
 
 def _round(ctx, form, description):

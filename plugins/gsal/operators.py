@@ -46,7 +46,7 @@ class Score(Operator):
 
     def resolve_input(self, ctx):
         form = types.Object()
-        samples, last = ctx.target_view(), forms.last(ctx.dataset)
+        samples, last = ctx.target_view(require_flat=True), forms.last(ctx.dataset)
         found = forms.detections_fields(ctx.dataset)
         form.str(
             "concepts",
@@ -100,7 +100,7 @@ class Score(Operator):
     def execute(self, ctx):
         settings = forms.score_settings({**forms.last(ctx.dataset), **ctx.params})
         yield from _progress(ctx, 0, "starting the worker")
-        for event in gfo.score_events(ctx.target_view(), **settings):
+        for event in gfo.score_events(ctx.target_view(require_flat=True), **settings):
             if event["event"] == "done":
                 for text in _views(ctx):
                     yield from _tell(ctx, text, "warning")
@@ -133,7 +133,7 @@ class Select(Operator):
 
     def resolve_input(self, ctx):
         form = types.Object()
-        samples = ctx.target_view()
+        samples = ctx.target_view(require_flat=True)
         budget = forms.default_budget(samples)
         form.int("budget", label="Images to label", default=budget, min=1)
         _constants(ctx, form, "params", known=forms.own_params(ctx.dataset))
@@ -144,7 +144,7 @@ class Select(Operator):
         def run():
             params = forms.named("params", ctx.params) if ctx.params.get("advanced") else None
             budget = ctx.params.get("budget", forms.DEFAULTS["budget"])
-            batch = gfo.select(ctx.target_view(), budget, params=params)
+            batch = gfo.select(ctx.target_view(require_flat=True), budget, params=params)
             notes = _views(ctx)
             if not ctx.delegated:
                 for text in notes:
@@ -208,7 +208,7 @@ class Visualize(Operator):
     def execute(self, ctx):
         def run():
             options = {name: ctx.params.get(name, forms.DEFAULTS[name]) for name in ("method", "limit")}
-            keys = gfo.visualize(ctx.target_view(), **options)
+            keys = gfo.visualize(ctx.target_view(require_flat=True), **options)
             if not ctx.delegated:
                 ctx.ops.reload_dataset()
                 ctx.ops.open_panel("Embeddings", layout="horizontal")

@@ -33,7 +33,7 @@ def test_fields_without_labels_and_runs_that_are_no_scoring_are_refused(dataset,
         concepts.label_names(scored.exists("gsal_proposals", False), "gsal_proposals")
     assert concepts.run_folder(scored) == Path(runs.load(scored).config.run_dir)
     gfo.select(scored, 2)
-    with pytest.raises(ValueError, match="is no scoring"):
+    with pytest.raises(ValueError, match="is a selection, not a scoring"):
         concepts.run_folder(scored, runs.select_keys(scored)[-1])
 
 

@@ -278,12 +278,6 @@ def test_a_view_with_labels_keeps_the_rest_out(dataset, graph, tiny):
     assert config.counts["labeled"] == 2 and dict(config.coverage)["void"] == 0, "image 0 is outside the view"
 
 
-def test_a_view_that_filters_labels_inside_images_is_read_whole(dataset, graph, tiny):
-    view = dataset.filter_labels("ground_truth", fo.ViewField("label") == "petal", only_matches=False)
-    gfo.score(view, concepts=graph)
-    assert dict(gfo.runs.load(dataset).config.coverage)["void"] == 2
-
-
 def test_a_label_outside_the_graph_is_counted_by_its_looks_and_named(dataset, graph, tiny):
     sample = dataset.first()
     sample["ground_truth"] = fo.Detections(detections=[box("defect"), box("defect"), box("defect"), box("void")])

@@ -13,6 +13,7 @@ from gsal_fo.images import read_image
 from gsal_fo.run_folder import shards
 from lightning_modules.data import to_float
 from lightning_modules.detectors import faster_rcnn as D
+from lightning_modules.detectors.given import thinned
 from tests.modules.helpers import BOXES, run_here, write_images, write_run
 
 LOOSE = DetectorConfig(score_floor=0.05, nms_iou=0.5, max_proposals=10)
@@ -196,3 +197,36 @@ def test_training_without_a_box_says_so(tmp_path):
     shards.write_json(job, tmp_path / "run" / "config.json")
     done = run_here(tmp_path / "run", module="lightning_modules.train")
     assert done.returncode == 1 and "label some images first" in json.loads(done.stdout.splitlines()[-1])["message"]
+
+
+def thin(boxes, scores=None, labels=None, size=(100, 100), **named):
+    got, left = thinned(np.array(boxes, np.float32), scores, labels, size, DetectorConfig(**named))
+    return got.astype(float).round(3).tolist(), left.astype(float).round(3).tolist()
+
+
+SAME = [0.1, 0.1, 0.4, 0.4]
+
+
+def test_given_boxes_that_repeat_one_another_count_once():
+    """Ten times the same box, and one that shares 2/3 of it: (0.32 x 0.4) / (2 x 0.16 - 0.128)."""
+    shifted, apart = [0.18, 0.1, 0.4, 0.4], [0.6, 0.6, 0.2, 0.2]
+    boxes = [SAME] * 10 + [shifted, apart]
+    scores = np.array([0.9 - 0.01 * i for i in range(10)] + [0.95, 0.3], np.float32)
+    assert thin(boxes, scores) == ([shifted, apart], [0.95, 0.3])
+    assert thin(boxes, scores, nms_iou=0.7) == ([shifted, SAME, apart], [0.95, 0.9, 0.3])
+
+
+def test_given_boxes_of_two_labels_stand_side_by_side_only_for_detections():
+    boxes, scores, labels = [SAME] * 3, np.array([0.5, 0.6, 0.7], np.float32), ["void", "crack", "void"]
+    assert thin(boxes, scores, labels) == ([SAME, SAME], [0.7, 0.6])
+    assert thin(boxes, scores, labels, proposals="objectness") == ([SAME], [0.7])
+
+
+def test_given_boxes_have_the_floor_the_limit_and_the_smallest_size_of_a_detector():
+    places = [[0.01 + 0.09 * i, 0.1, 0.05, 0.05] for i in range(10)]
+    scores = np.array([0.05, 0.04, 0.5, 0.6, 0.7, 0.1, 0.2, 0.3, 0.4, 0.8], np.float32)
+    assert thin(places, scores)[1] == [0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
+    assert thin(places, scores, max_proposals=3)[1] == [0.8, 0.7, 0.6]
+    assert thin(places, scores, score_floor=0.65)[1] == [0.8, 0.7]
+    assert thin([[0, 0, 0.005, 0.5], [0.5, 0.5, 0.5, 0.01]])[0] == [[0.5, 0.5, 0.5, 0.01]], "0.5 px wide, and 1 px high"
+    assert thin([], None) == ([], []) and thin([SAME, SAME]) == ([SAME], [1.0])

@@ -10,7 +10,7 @@ from gsal_fo.acquisition import preview
 from gsal_fo.config import GsalParams, from_dict
 from gsal_fo.fo import runs
 from gsal_fo.fo.app import live, saved_views
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import pool, slices
 
 LEVELS = ("fine", "coarse", "abstract")
 
@@ -54,7 +54,7 @@ def rows(now: live.Live) -> list[dict[str, Any]]:
 
 def history(dataset: Any, now: live.Live) -> list[tuple[str, Mapping[str, int]]]:
     """Labeled instances per node when each round was selected, oldest first, and ``now``."""
-    root = pool.check_samples(dataset)
+    root = pool.check_dataset(dataset)
     past = [runs.load(root, key).config for key in runs.select_keys(root)]
     moments = [(f"round {c.round}", {k: int(n) for k, n in c.coverage}) for c in sorted(past, key=lambda c: c.round)]
     return [*moments, ("now", now.state.graph.coverage(now.state.counts))]
@@ -84,7 +84,7 @@ def shown_node(dataset: Any, node: str, now: live.Live, *, patches: bool = False
 
 
 def _carrying(dataset: Any, node: str, now: live.Live, patches: bool) -> fo.DatasetView:
-    root = pool.check_samples(dataset)
+    root = pool.check_dataset(dataset)
     if node not in now.state.graph.graph:
         raise ValueError(f'the concept graph of {now.key} has no node "{node}"')
     if runs.writer(root) != now.key:
@@ -93,7 +93,7 @@ def _carrying(dataset: Any, node: str, now: live.Live, patches: bool) -> fo.Data
                 f"the proposals in the dataset are those of {runs.writer(root)}; choose that scoring to see patches"
             )
         carry = preview.carriers(now.state.table, now.state.graph, now.state.free)[node]
-        return root.select([str(i) for i in now.state.table.ids[carry]])
+        return slices.flat(root).select([str(i) for i in now.state.table.ids[carry]])
     view = unlabeled(root, now.record).match({"gsal_path": node})  # MongoDB's own form: an expression uses no index
     return view if patches else view.sort_by("gsal_score", reverse=True)
 
@@ -105,7 +105,7 @@ def _proposals(view: fo.DatasetView, node: str) -> fo.DatasetView:
 
 def unlabeled(dataset: fo.Dataset, record: Any) -> fo.DatasetView:
     """The images that no round has picked and nobody has labeled, scored or not; no list of ids is in the view."""
-    out: fo.DatasetView = dataset.view()
+    out: fo.DatasetView = slices.flat(dataset, getattr(record, "slices", None)).view()
     for name in ("gsal_round", record.label_field):
         if dataset.has_sample_field(name):
             out = out.exists(name, False)

@@ -15,7 +15,7 @@ from gsal_fo.acquisition import registry
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.fo import runs, visualizing
 from gsal_fo.fo.app import live
-from gsal_fo.fo.dataset import fields, pool
+from gsal_fo.fo.dataset import fields, pool, slices
 from gsal_fo.fo.exchange import annotating, exporting, formats, replacing
 from gsal_fo.run_folder.pool_columns import rankable
 
@@ -185,10 +185,11 @@ def score_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
 
 def left_in_pool(dataset: fo.Dataset, samples: Any) -> int:
     """Images of ``samples`` that `select` could pick: scored, in no round, not labeled."""
-    state = live.of(dataset).state
+    _, images = pool.check_images(samples)
+    state = live.of(dataset, runs.scoring_of(images).key).state
     free = state.free & rankable(state.table)
-    if isinstance(samples, fo.DatasetView):
-        free = free & np.isin(state.table.ids, samples.values("id"))
+    if isinstance(images, fo.DatasetView):
+        free = free & np.isin(state.table.ids, images.values("id"))
     return int(free.sum())
 
 
@@ -203,7 +204,7 @@ def default_budget(samples: Any) -> int:
 def select_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
     """Why a selection with these values would be refused, or None."""
     try:
-        dataset = pool.check_samples(samples)
+        dataset, _ = pool.check_images(samples)
         config_of("params", values)
         count = left_in_pool(dataset, samples)
         budget = values.get("budget") or 0
@@ -219,7 +220,7 @@ def select_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
 def export_problem(samples: Any, values: Mapping[str, Any]) -> str | None:
     """Why an export with these values would be refused, or None."""
     try:
-        runs.load(pool.check_samples(samples))
+        runs.scoring_of(pool.check_images(samples)[1])
         if not (out := str(values.get("out") or "").strip()):
             return "Choose a folder for the export: new, empty, or an earlier export"
         replacing.earlier(Path(out).expanduser())
@@ -239,7 +240,7 @@ def rounds_of(dataset: fo.Dataset) -> dict[str, str]:
     counts: dict[int, Counter[str]] = {}
     if dataset.has_sample_field("gsal_round"):
         have = [n for n in ("gsal_round", "gsal_status") if dataset.has_sample_field(n)]
-        for number, *state in zip(*dataset.exists("gsal_round").values(have), strict=True):
+        for number, *state in zip(*slices.flat(dataset).exists("gsal_round").values(have), strict=True):
             counts.setdefault(number, Counter())[state[0] if state and state[0] else "picked"] += 1
     return {
         fields.ROUND_TAG.format(n): ", ".join(f"{k} {state}" for state, k in sorted(counts[n].items()))

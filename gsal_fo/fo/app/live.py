@@ -13,7 +13,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.fo import rounds, runs
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import pool, slices
 from gsal_fo.run_folder import cache
 
 KEPT = 2  # scorings in memory: about 100 bytes per proposal
@@ -42,7 +42,7 @@ def of(dataset: Any, run_key: str | None = None) -> Live:
     Raises:
         ValueError: no such scoring, or its run folder is gone.
     """
-    root = pool.check_samples(dataset)
+    root = pool.check_dataset(dataset)
     info = runs.load(root, run_key)
     if info.config.method != runs.SCORE:
         raise ValueError(f'run "{info.key}" is a selection, not a scoring; choose one of {runs.score_keys(root)}')
@@ -70,6 +70,7 @@ def _mark(dataset: fo.Dataset) -> tuple[str, bool]:
 
     Every write of FiftyOne's and of ours sets ``last_modified_at``, which has an index.
     """
-    newest = dataset.sort_by("last_modified_at", reverse=True).limit(1).values("last_modified_at")
-    mark = f"{len(dataset)} {newest} {sorted(dataset.list_runs())}"
+    images = slices.flat(dataset)
+    newest = images.sort_by("last_modified_at", reverse=True).limit(1).values("last_modified_at")
+    mark = f"{len(images)} {newest} {sorted(dataset.list_runs())}"
     return mark, not newest or datetime.now(UTC) - newest[0].replace(tzinfo=newest[0].tzinfo or UTC) > SETTLED

@@ -15,7 +15,7 @@ from gsal_fo.acquisition.ranking import Ranking
 from gsal_fo.config import GsalParams, from_dict
 from gsal_fo.fo import rounds, runs
 from gsal_fo.fo.app import live
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import pool, slices
 from gsal_fo.run_folder import cache
 
 GREEDY_WORK = 20_000_000  # picks times proposals from which a greedy batch takes more than about half a second
@@ -82,7 +82,7 @@ def preview(dataset: Any, asked: Asked, *, run_key: str | None = None) -> Previe
     Raises:
         ValueError: no scoring, its run folder is gone, or the budget does not fit what is left in the pool.
     """
-    root, now = pool.check_samples(dataset), live.of(dataset, run_key)
+    root, now = pool.check_dataset(dataset), live.of(dataset, run_key)
     state, table = now.state, now.state.table
     boxes = rounds.boxes_of(state)
 
@@ -128,7 +128,7 @@ def tag(dataset: Any, asked: Asked, *, run_key: str | None = None, batch: str | 
         Changed: labels, rounds or images have changed since the preview, so the batch may be another one now.
         ValueError: as `select`.
     """
-    root = pool.check_samples(dataset)
+    root = pool.check_dataset(dataset)
     with _tagging:  # both clicks of a double click come here at the same time
         root.reload()
         name = _tagged_as(root, batch)
@@ -162,7 +162,7 @@ def _digest(ids: list[str]) -> str:
 
 def picks_view(dataset: fo.Dataset, ids: list[str]) -> fo.DatasetView:
     """The picks in their order."""
-    return dataset.select(ids, ordered=True)
+    return slices.flat(dataset).select(ids, ordered=True)
 
 
 def _repeats(now: live.Live, rows: list[int], alike: float) -> list[tuple[int, int, float]] | None:

@@ -10,7 +10,7 @@ from fiftyone import ViewField as F
 from gsal_fo.fo import journal, progress, rounds, runs
 from gsal_fo.fo.app import saved_views, sidebar, workspace
 from gsal_fo.fo.app.saved_views import Wanted
-from gsal_fo.fo.dataset import fields, pool
+from gsal_fo.fo.dataset import fields, pool, slices
 
 TOP = 200  # images of the view "top of pool"
 HARD = 1.0  # standard deviations of difficulty of the view "hard but common"
@@ -35,7 +35,7 @@ def setup_views(dataset: Any, *, on_event: progress.OnEvent | None = None) -> li
     Raises:
         ValueError: the dataset has not been scored, or somebody writes into it all the time.
     """
-    root = pool.check_samples(dataset)
+    root = pool.check_dataset(dataset)
     runs.load(root)  # says so where nothing was scored
     tell = _teller(on_event)
     if any(name.startswith("app_config") for name in root._doc._get_changed_fields()):
@@ -62,7 +62,9 @@ def follow_rounds(dataset: fo.Dataset) -> None:
 
     *latest round* goes to the round before, or to nothing. Views that a person has saved stay as they are.
     """
-    wanted = _of_rounds(dataset) or {LATEST: Wanted(dataset.match_tags(NO_ROUND), "No round: select a batch")}
+    wanted = _of_rounds(dataset) or {
+        LATEST: Wanted(slices.flat(dataset).match_tags(NO_ROUND), "No round: select a batch")
+    }
     if runs.score_keys(dataset):
         wanted |= _of_scoring(dataset, runs.load(dataset).config)
     saved_views.point_again(dataset, wanted)
@@ -80,7 +82,7 @@ def scoring_line(dataset: Any, *, run_key: str | None = None) -> str:
 
     Raises ValueError where the dataset has not been scored.
     """
-    root = pool.check_samples(dataset)
+    root = pool.check_dataset(dataset)
     info = runs.load(root, run_key)
     record = info.config
     concepts = record.config["concepts"]
@@ -91,7 +93,7 @@ def scoring_line(dataset: Any, *, run_key: str | None = None) -> str:
 
 def left(dataset: fo.Dataset, label_field: str) -> fo.DatasetView:
     """The ranked images that no round has picked and nobody has labeled since."""
-    out: fo.DatasetView = dataset.exists("gsal_rank")
+    out: fo.DatasetView = slices.flat(dataset).exists("gsal_rank")
     for name in ("gsal_round", label_field):
         if dataset.has_sample_field(name):
             out = out.exists(name, False)
@@ -137,7 +139,9 @@ def _of_scoring(dataset: fo.Dataset, record: Any) -> dict[str, Wanted]:
             rest.match(F("gsal_proposals.detections.source").contains("whole")).sort_by("gsal_rank"),
             "Pool images in which the detector found nothing",
         ),
-        "failed": Wanted(dataset.exists("gsal_error"), "Images without a score, with the reason in gsal_error"),
+        "failed": Wanted(
+            slices.flat(dataset).exists("gsal_error"), "Images without a score, with the reason in gsal_error"
+        ),
     }
 
 

@@ -13,7 +13,7 @@ from gsal_fo import config as cfg
 from gsal_fo.acquisition import ranking as rankings
 from gsal_fo.audit import ledger, verify
 from gsal_fo.fo import rounds, runs
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import pool, slices
 from gsal_fo.images import open_upright, read_image
 from gsal_fo.pages import crop_sheet
 from gsal_fo.run_folder import cache
@@ -62,13 +62,15 @@ def why(dataset: Any, sample_id: str) -> Why:
     Raises:
         ValueError: the dataset has not been scored, there is no such image, or the scoring has no result for it.
     """
-    root = pool.check_samples(dataset)
+    root = pool.check_dataset(dataset)
     runs.load(root)  # says so where nothing was scored
     key, record, number = _record(root, sample_id)
     scoring = record if record.method == runs.SCORE else runs.load(root, record.score_run).config
     ranking = _ranking(root, key, record, scoring)
     found = np.flatnonzero(ranking.table.ids == sample_id)
-    sample = root.select_fields([n for n in ("gsal_map", "gsal_error") if root.has_sample_field(n)])[sample_id]
+    sample = slices.flat(root).select_fields([n for n in ("gsal_map", "gsal_error") if root.has_sample_field(n)])[
+        sample_id
+    ]
     if not len(found):
         reason = sample["gsal_error"] if root.has_sample_field("gsal_error") else None
         labeled = "it was labeled before, or added since" if reason is None else reason
@@ -106,7 +108,7 @@ def _record(dataset: fo.Dataset, sample_id: str) -> tuple[str, Any, int | None]:
     number = None
     if dataset.has_sample_field("gsal_round"):
         try:
-            number = dataset.select_fields("gsal_round")[sample_id]["gsal_round"]
+            number = slices.flat(dataset).select_fields("gsal_round")[sample_id]["gsal_round"]
         except KeyError as error:
             raise ValueError(f'dataset "{dataset.name}" has no image {sample_id}') from error
     of_round = [(key, c) for key, c in selections if number is not None and c.round == number]

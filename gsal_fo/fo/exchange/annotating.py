@@ -8,7 +8,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.fo import journal, rounds, runs, states
-from gsal_fo.fo.dataset import fields, pool, records
+from gsal_fo.fo.dataset import fields, filtered, pool, records, slices
 from gsal_fo.fo.exchange import exporting, handoffs
 from gsal_fo.fo.exchange.formats import Box
 from gsal_fo.fo.exchange.labeling import fresh
@@ -41,12 +41,12 @@ def annotate(
     back with ``ingest(dataset, anno_key)``.
 
     Args:
-        view: the images, usually what `select` returned.
+        view: the images, usually what `select` returned; where it filters the proposals, those that it shows go along.
         anno_key: name of FiftyOne's annotation run, new to the dataset.
         backend: "cvat", "labelstudio", "labelbox" or another that FiftyOne is configured with; None is its default.
         prelabels: whether proposals go along for the labeler to correct.
         floor: lowest detection score of a pre-label, in [0, 1].
-        run_key: the scoring whose graph names the classes; None is the latest.
+        run_key: the scoring whose graph names the classes; None is the latest of these images.
         options: passed to the backend (url, credentials, task size, ...).
 
     Returns:
@@ -57,16 +57,14 @@ def annotate(
             package or credentials are missing, or its server does not answer.
     """
     exporting.check_settings("coco", "copy", floor)
-    dataset = pool.check_samples(view)
-    graph = rounds.graph_of(runs.load(dataset, run_key).config)
+    dataset, view = pool.check_images(view)
+    graph = rounds.graph_of(runs.scoring_of(view, run_key).config)
     if not anno_key.isidentifier():
         raise ValueError(f"anno_key must be a name of letters, digits and _; got {anno_key!r}")
     if anno_key in dataset.list_annotation_runs():
         raise ValueError(f'dataset "{dataset.name}" has an annotation run "{anno_key}" already; choose another name')
-    ids = view.values("id")
-    if not ids:
-        raise ValueError("the view is empty; there is nothing to annotate")
-    rows = pool.rows_of(dataset, ids, ["filepath", "gsal_proposals.detections"])
+    ids = filtered.ids_of(view)
+    rows = pool.rows_of(filtered.source_of(view, "gsal_proposals"), ids, ["filepath", "gsal_proposals.detections"])
     classes = set(graph.fine) if prelabels else set()
     boxes = {i: exporting.prelabels_of(rows[i][1], floor, classes) for i in ids}
     sent = {
@@ -119,7 +117,7 @@ def _hand_over(dataset: fo.Dataset, ids: list[str], anno_key: str, *, backend: A
         options.setdefault("project_name", f"{dataset.name} {anno_key}"[-TITLE:].strip())
     try:
         with _explained(backend if isinstance(backend, str) else "the annotation backend"):
-            dataset.select(ids, ordered=True).annotate(anno_key, backend=backend, **options)
+            slices.flat(dataset).select(ids, ordered=True).annotate(anno_key, backend=backend, **options)
     except BaseException:  # Ctrl-C at a question for the password is no run, either
         if anno_key in dataset.list_annotation_runs():
             dataset.delete_annotation_run(anno_key)
@@ -151,8 +149,8 @@ def _variables(backend: str) -> str:
     return " and ".join(f"FIFTYONE_{backend}_{name}".upper() for name in CREDENTIALS.get(backend, ("credentials",)))
 
 
-def load(dataset: fo.Dataset, anno_key: str) -> Reading:
-    """A run's labels as they are at the backend now; nothing is written.
+def load(samples: Any, anno_key: str) -> Reading:
+    """A run's labels of a dataset's or view's images, as they are at the backend now; nothing is written.
 
     FiftyOne's ``load_annotations`` would merge them into a field, by the labels that it holds now: those may be of
     another run, or gone with a cancelled round. No backend tells an opened image from an unopened one.
@@ -160,6 +158,7 @@ def load(dataset: fo.Dataset, anno_key: str) -> Reading:
     Raises:
         ValueError: the backend cannot be used, or the run is not of one field of boxes.
     """
+    dataset, samples = pool.check_images(samples)
     config = dataset.get_annotation_info(anno_key).config
     kept = [name for name, info in (config.label_schema or {}).items() if info.get("type") in BOXES]
     if len(kept) != 1:
@@ -173,7 +172,7 @@ def load(dataset: fo.Dataset, anno_key: str) -> Reading:
             raise ValueError(f'annotation run "{anno_key}" was cut short before anything was sent; annotate again')
         given = results.backend.download_annotations(results).get(kept[0], {})
     out, unread = Reading(), set[str]()
-    files = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
+    files = dict(zip(*samples.values(["id", "filepath"]), strict=True))
     for kind, samples in given.items():
         for i, labels in samples.items():
             if i not in files:

@@ -10,7 +10,7 @@ import fiftyone as fo
 
 import gsal_fo
 from gsal_fo.fo import journal, rounds, runs, states
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import filtered, pool
 from gsal_fo.fo.exchange import handoffs, manifests, replacing, scores_csv
 from gsal_fo.fo.exchange.formats import FORMATS, MEDIA, Batch, Box, Item, Target, file_digest
 from gsal_fo.images import ImageError, upright_size
@@ -51,13 +51,13 @@ def export(
     by it where no manifest lies beside the labels.
 
     Args:
-        view: the images, usually what `select` returned.
+        view: the images, usually what `select` returned; where it filters the proposals, those that it shows go along.
         out: a folder that is new, empty, or an earlier export, which is replaced. Files in it that are of none stay.
         format: one of the above.
         media: "copy" the images, "link" to them, or "list" their paths in ``images.txt`` and leave them where they are.
         prelabels: whether proposals go along for the labeler to correct.
         floor: lowest detection score of a pre-label, in [0, 1].
-        run_key: the scoring whose graph and digests are recorded; None is the latest.
+        run_key: the scoring whose graph and digests are recorded; None is the latest of these images.
         force: files of the earlier export that were changed since are replaced, too.
 
     Returns:
@@ -68,12 +68,12 @@ def export(
             file of the earlier export was changed since, or is the image of a sample of any dataset.
     """
     check_settings(format, media, floor)
-    dataset = pool.check_samples(view)
-    info = runs.load(dataset, run_key)
+    dataset, view = pool.check_images(view)
+    info = runs.scoring_of(view, run_key)
     graph = rounds.graph_of(info.config)
     folder = Path(out).expanduser().absolute()
     old = replacing.written(folder, replacing.earlier(folder))
-    items, missing = _items(dataset, view.values("id"), floor, set(graph.fine) if prelabels else set())
+    items, missing = _items(view, floor, set(graph.fine) if prelabels else set())
     _name(items, media)
     with _writing(folder), Target(folder) as target:
         images = _images(items, target, f"{FORMATS[format].media}/", media, missing)
@@ -172,14 +172,13 @@ def prelabels_of(detections: list[fo.Detection] | None, floor: float, classes: s
     ]
 
 
-def _items(
-    dataset: fo.Dataset, ids: list[str], floor: float, classes: set[str]
-) -> tuple[list[Item], list[dict[str, str]]]:
-    """The images that can be exported, and the others with a reason, in the order of ``ids``."""
+def _items(view: Any, floor: float, classes: set[str]) -> tuple[list[Item], list[dict[str, str]]]:
+    """The images that can be exported, and the others with a reason, in the order of the view."""
+    dataset, ids = view._root_dataset, filtered.ids_of(view)
     names = ("rank", "score", "difficulty", "rarity", "round", "path", "rationale")
     paths = ["filepath", "gsal_proposals.detections", *(f"gsal_{n}" for n in names)]
     have = [p for p in paths if dataset.has_sample_field(p.split(".")[0])]
-    rows = pool.rows_of(dataset, ids, have)
+    rows = pool.rows_of(filtered.source_of(view, "gsal_proposals"), ids, have)
     picked = {p["id"]: p for key in runs.select_keys(dataset) for p in runs.picks(dataset, key)}
     items, missing = [], []
     for i in ids:

@@ -7,7 +7,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.fo import journal, runs, states
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import filtered, pool
 from gsal_fo.fo.dataset.fields import PREFIX
 from gsal_fo.fo.exchange import annotating, handoffs, judging, labeling, manifests, reading
 from gsal_fo.fo.exchange.comparing import same
@@ -43,7 +43,7 @@ def ingest(
     Each value written says where it is from, in ``gsal_source`` (``fields.SOURCE_FIELDS``).
 
     Args:
-        dataset: the dataset (of a view, its dataset).
+        dataset: the dataset; of a view, or a slice of a grouped dataset, only the images that it shows are labeled.
         labels: a label file, a folder or a zip of one of `export`'s formats, as the labeling tool exports it; or the
             name of a Detections field of the dataset, or of an annotation run of `annotate`.
         format: "coco", "yolo", "voc", "cvat", "labelstudio" or "fiftyone"; "auto" finds out.
@@ -56,18 +56,18 @@ def ingest(
     Raises:
         ValueError: the labels cannot be read, or are of another dataset; nothing was written.
     """
-    root = pool.check_samples(dataset)
+    root, samples = pool.check_images(dataset)
     _check(root, format, label_field)
     path = Path(labels).expanduser()
     if isinstance(labels, str) and root.has_sample_field(labels) and not path.exists():
-        source, read = Source(f"field {labels}", None), _from_field(root, labels, label_field, accept_prelabels)
+        source, read = Source(f"field {labels}", None), _from_field(samples, labels, label_field, accept_prelabels)
         sent = handoffs.ever(root, read.answers)
     elif isinstance(labels, str) and labels in root.list_annotation_runs() and not path.exists():
-        source, read = Source(f"annotation run {labels}", None), annotating.load(root, labels)
+        source, read = Source(f"annotation run {labels}", None), annotating.load(samples, labels)
         sent = annotating.sent(root, labels, list(read.answers))
     elif path.exists():
         about = _manifest(path, manifest)
-        read = reading.from_files(root, path, format, label_field, about)
+        read = reading.from_files(samples, path, format, label_field, about)
         source = Source(path.resolve().name, labeling.digest_of(path))
         sent = _sent(root, list(read.answers), about)
     else:
@@ -153,16 +153,17 @@ def _size_of(dataset: fo.Dataset, sample: str) -> Callable[[], tuple[int, int] |
     return size
 
 
-def _from_field(dataset: fo.Dataset, name: str, label_field: str, accept_prelabels: bool) -> Reading:
+def _from_field(samples: Any, name: str, label_field: str, accept_prelabels: bool) -> Reading:
     """The labels of a Detections field. An image without an answer has no value there: an empty one is somebody's."""
-    pool.check_detections(dataset, name, what="labels field")
+    pool.check_detections(samples._root_dataset, name, what="labels field")
     if name == label_field:
         raise ValueError(f'"{name}" is the label field itself; name another field or a label file')
     if name.startswith(PREFIX) and not accept_prelabels:
         raise ValueError(
             f'"{name}" holds proposals, not labels; --accept-prelabels takes them where somebody has looked at each'
         )
-    ids, files, found = dataset.values(["id", "filepath", f"{name}.detections"])
+    filtered.refuse(samples, name, what="labels field", why="boxes that it hides would count as not there")
+    ids, files, found = filtered.all_fields(samples).values(["id", "filepath", f"{name}.detections"])
     out = Reading()
     for i, file, detections in zip(ids, files, found, strict=True):
         if detections is None:

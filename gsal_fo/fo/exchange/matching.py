@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
-
 from gsal_fo.fo.exchange import names
 from gsal_fo.fo.exchange.formats import FORMATS, Labeled, file_digest
 
@@ -66,17 +64,17 @@ class _Index:
         return None
 
 
-def match(dataset: fo.Dataset, folder: Path, images: list[Labeled], manifest: dict[str, Any] | None) -> Match:
+def match(samples: Any, folder: Path, images: list[Labeled], manifest: dict[str, Any] | None) -> Match:
     """Find the sample of each image. One that fits several samples is left out and said to: a guess would label the
     wrong one. Where several images mean one sample, those whose name fits it less well are left out.
 
     Args:
-        dataset: where the samples are.
+        samples: dataset or flat view whose images can be meant.
         folder: where the label file lies; the tool may have left the images near it.
         images: what was read.
         manifest: of the export that was labeled; with one, only its images can be meant.
     """
-    ids, paths = dataset.values(["id", "filepath"])
+    ids, paths = samples.values(["id", "filepath"])
     here = set(ids)
     entries = [e for e in (manifest or {}).get("images", []) if e["id"] in here]
     if manifest is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo.dataset import pool
+from gsal_fo.fo.dataset import pool, slices
 from gsal_fo.fo.exchange import detections as made
 from gsal_fo.fo.exchange.formats import Contents, Labeled, opened, read
 from gsal_fo.fo.exchange.formats.texts import Odd, short
@@ -57,29 +57,28 @@ class Reading:
     cut: int = 0
 
 
-def from_files(
-    dataset: fo.Dataset, path: Path, format: str, label_field: str, manifest: dict[str, Any] | None
-) -> Reading:
+def from_files(samples: Any, path: Path, format: str, label_field: str, manifest: dict[str, Any] | None) -> Reading:
     """Read a labeling tool's files, match their images to samples and check their objects.
 
     Args:
-        dataset: where the samples are.
+        samples: dataset or flat view whose images can be meant.
         path: a label file, a folder or a zip.
         format: a name of `FORMATS`, or "auto".
         label_field: which field of a FiftyOneDataset holds the labels.
         manifest: of the export that was labeled, None: there is none.
 
     Raises:
-        ValueError: nothing can be read, or none of the images is one of the dataset's.
+        ValueError: nothing can be read, or none of the images is one of these.
     """
+    dataset = samples._root_dataset
     contents = _contents(path, format, label_field)
     images = contents.images
     out = Reading(unread=list(contents.unread), notes=list(contents.notes))
-    found = match(dataset, path if path.is_dir() else path.parent, images, manifest)
+    found = match(samples, path if path.is_dir() else path.parent, images, manifest)
     out.unmatched = sorted(_name(image) for k, image in enumerate(images) if k not in found.samples)
     out.unread += [f"{_name(images[k])}: {reason}; it was left out" for k, reason in found.ambiguous.items()]
     if images and not found.samples:
-        raise ValueError(_stranger(dataset, path, images, out))
+        raise ValueError(_stranger(samples, path, images, out))
     mine = {k: images[k] for k in found.samples}
     files = pool.rows_of(dataset, list(dict.fromkeys(found.samples.values())), ["filepath"])
     measured, notes = frames(mine, {k: Path(files[sample][0]) for k, sample in found.samples.items()})
@@ -112,14 +111,20 @@ def _name(image: Labeled) -> str:
     return short(image.name, LONGEST)
 
 
-def _stranger(dataset: fo.Dataset, path: Path, images: list[Labeled], out: Reading) -> str:
+def _stranger(samples: Any, path: Path, images: list[Labeled], out: Reading) -> str:
     """The sentence about a file none of whose images is known."""
     first = out.unmatched[0]
     problem = next((f"{_name(i)}: {i.unread[0]}" for i in images if i.unread), next(iter(out.unread), None))
     return (
-        f'none of the {len(images)} images in {path} is one of dataset "{dataset.name}", the first is {first}; check '
+        f"none of the {len(images)} images in {path} is one of {_where(samples)}, the first is {first}; check "
         "the dataset, or give the manifest.json of the export" + (f" ({problem})" if problem else "")
     )
+
+
+def _where(samples: Any) -> str:
+    names = slices.of(samples)
+    inside = "" if isinstance(samples, fo.Dataset) or not names else f" (slice {', '.join(names)})"
+    return f'dataset "{samples._root_dataset.name}"{inside}'
 
 
 def _take(sample: str, twins: list[tuple[Labeled, Frame]], out: Reading) -> None:
