@@ -124,16 +124,39 @@ def test_a_run_that_was_renamed_or_made_anew_under_its_old_name_is_judged_by_wha
     assert gfo.ingest(scored, "run_a").labeled == batch.values("id")
 
 
-def test_what_a_backend_holds_beside_boxes_leaves_the_image_as_it_is(scored):
+def test_outlines_and_turned_boxes_of_a_backend_become_their_enclosing_boxes(scored):
+    batch = gfo.select(scored, 2)
+    first, second = batch.values("id")
+    gfo.annotate(batch, "run_a", backend=ShopConfig)
+    # A square of 12 pixels turned by 45 degrees: its corners lie 6 * sqrt(2) pixels from its center (32, 24).
+    square = box("void", 26 / 64, 18 / 48, 12 / 64, 12 / 48, rotation=45.0, severity="high")
+    outline = fo.Polyline(label="petal", points=[[[0.25, 0.5], [0.5, 0.5], [0.5, 0.75]]], closed=True, filled=True)
+    SERVER["run_a"]["detections"] = {first: [square], str(ObjectId()): [box("void")]}
+    SERVER["run_a"]["polylines"] = {second: [outline]}
+    report = gfo.ingest(scored, "run_a")
+    assert set(report.labeled) == {first, second} and len(report.unmatched) == 1 and not report.unread
+    scored.reload()
+    (turned,), (petal,) = (scored[i].ground_truth.detections for i in (first, second))
+    reach = 6 * 2**0.5
+    wanted = [(32 - reach) / 64, (24 - reach) / 48, 2 * reach / 64, 2 * reach / 48]
+    np.testing.assert_allclose(turned.bounding_box, wanted, atol=1e-6)
+    assert (turned.rotation, turned.severity, turned.label) == (45.0, "high", "void")
+    np.testing.assert_allclose(petal.bounding_box, [0.25, 0.5, 0.25, 0.25])
+    assert petal.polygons == [[[0.25, 0.5], [0.5, 0.5], [0.5, 0.75]]]
+
+
+def test_what_has_no_box_leaves_the_image_as_it_is(scored):
     batch = gfo.select(scored, 2)
     first, second = ids = batch.values("id")
     gfo.annotate(batch, "run_a", backend=ShopConfig)
-    SERVER["run_a"]["detections"] = {i: [box("petal", 0.5, 0.5, 0.25, 0.25)] for i in (first, str(ObjectId()))}
-    SERVER["run_a"]["detections"][second] = [box("petal", 0.5, 0.5, 0.2, 0.2, rotation=30.0)]
-    SERVER["run_a"]["polylines"] = {first: [fo.Polyline(label="void", points=[[[0, 0], [1, 1], [0, 1]]])]}
-    report = gfo.ingest(scored, "run_a")
-    assert len(report.unread) == 2 and len(report.unmatched) == 1 and labels(scored, ids) == [None, None]
-    assert sorted(text.split(": ")[1].split(",")[0] for text in report.unread) == ["1 polylines", "a turned box"]
+    SERVER["run_a"]["detections"] = {first: [box("petal")], second: [box("void", w=-0.1)]}
+    SERVER["run_a"]["keypoints"] = {first: [fo.Keypoint(label="void", points=[[0.1, 0.1]])]}
+    report = gfo.ingest(scored, "run_a", accept_prelabels=True, empty_means_done=True)
+    assert labels(scored, ids) == [None, None] and not report.labeled
+    assert sorted(text.split(": ", 1)[1].split(" ")[0:2] for text in report.unread) == [
+        ["a", "keypoint,"],
+        ["box", "[0.1,"],
+    ]
 
 
 def test_a_persons_own_annotation_run_comes_back_and_touches_no_other_field(scored):

@@ -9,14 +9,13 @@ import fiftyone as fo
 
 from gsal_fo.fo import journal, rounds, runs, states
 from gsal_fo.fo.dataset import fields, filtered, pool, records, slices
-from gsal_fo.fo.exchange import exporting, handoffs
+from gsal_fo.fo.exchange import downloaded, exporting, handoffs
 from gsal_fo.fo.exchange.formats import Box
-from gsal_fo.fo.exchange.labeling import fresh
-from gsal_fo.fo.exchange.reading import Answer, Reading
+from gsal_fo.fo.exchange.reading import Reading
 from gsal_fo.images import ImageError, upright_size
 
-PRELABELS, DETECTIONS = "gsal_prelabels", "detections"
-BOXES = (DETECTIONS, "detection", "instances", "instance")  # types of FiftyOne's label schemas whose labels have boxes
+PRELABELS = "gsal_prelabels"
+BOXES = ("detections", "detection", "instances", "instance")  # types of FiftyOne's label schemas that have boxes
 CREDENTIALS = {"cvat": ("username", "password"), "labelbox": ("api_key",), "labelstudio": ("api_key",)}
 TITLE = 39  # letters of a project's title: Label Studio takes 50, and FiftyOne adds 11 to one that is there already
 INSTALL = {
@@ -153,7 +152,7 @@ def load(samples: Any, anno_key: str) -> Reading:
     """A run's labels of a dataset's or view's images, as they are at the backend now; nothing is written.
 
     FiftyOne's ``load_annotations`` would merge them into a field, by the labels that it holds now: those may be of
-    another run, or gone with a cancelled round. No backend tells an opened image from an unopened one.
+    another run, or gone with a cancelled round.
 
     Raises:
         ValueError: the backend cannot be used, or the run is not of one field of boxes.
@@ -171,24 +170,7 @@ def load(samples: Any, anno_key: str) -> Reading:
         if results is None:
             raise ValueError(f'annotation run "{anno_key}" was cut short before anything was sent; annotate again')
         given = results.backend.download_annotations(results).get(kept[0], {})
-    out, unread = Reading(), set[str]()
-    files = dict(zip(*samples.values(["id", "filepath"]), strict=True))
-    for kind, samples in given.items():
-        for i, labels in samples.items():
-            if i not in files:
-                out.unmatched.append(f"sample {i}")
-                continue
-            name = Path(files[i]).name
-            reasons = [] if kind == DETECTIONS else [f"{len(labels)} {kind}, and only boxes are taken from a backend"]
-            if any(getattr(d, "rotation", None) for d in labels.values()):
-                reasons.append("a turned box, and only upright ones are taken from a backend")
-            out.unread += [f"{name}: {reason}" for reason in reasons]
-            unread.update({i} if reasons else ())
-            if not reasons:
-                out.answers[i] = Answer([fresh(d) for d in labels.values()], answered=False, blank=False, name=name)
-    for i in unread:  # of which something else was understood: half an answer is none
-        out.answers.pop(i, None)
-    return out
+    return downloaded.reading(samples, given)
 
 
 def sent(dataset: fo.Dataset, anno_key: str, ids: list[str]) -> dict[str, list[handoffs.Sent]]:

@@ -7,7 +7,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.fo import journal, runs, states
-from gsal_fo.fo.dataset import filtered, pool
+from gsal_fo.fo.dataset import bulk, filtered, pool
 from gsal_fo.fo.dataset.fields import PREFIX
 from gsal_fo.fo.exchange import annotating, handoffs, judging, labeling, manifests, reading
 from gsal_fo.fo.exchange.comparing import same
@@ -163,11 +163,14 @@ def _from_field(samples: Any, name: str, label_field: str, accept_prelabels: boo
             f'"{name}" holds proposals, not labels; --accept-prelabels takes them where somebody has looked at each'
         )
     filtered.refuse(samples, name, what="labels field", why="boxes that it hides would count as not there")
-    ids, files, found = filtered.all_fields(samples).values(["id", "filepath", f"{name}.detections"])
+    ids, files, values = filtered.all_fields(samples).values(["id", "filepath", f"{name}.detections"])
+    # Of the field, not of its detections: FiftyOne stores no list where somebody has deleted the last box.
+    given = bulk.matching(samples._root_dataset, ids, {name: {"$ne": None}})
     out = Reading()
-    for i, file, detections in zip(ids, files, found, strict=True):
-        if detections is None:
+    for i, file, value in zip(ids, files, values, strict=True):
+        if i not in given:
             continue
+        detections = value or []
         reasons = [reason for d in detections if (reason := reading.unusable(d.bounding_box, (1.0, 1.0)))]
         out.unread += [f"{Path(file).name}: {reason}" for reason in reasons]
         if not reasons:

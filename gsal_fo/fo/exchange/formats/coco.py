@@ -202,4 +202,4 @@ def _outline(image: Labeled, value: Any) -> list[geometry.Ring] | np.ndarray | N
     raise Odd(f"segmentation {short(value)}")
 
 
-FORMAT = Format("COCO", "images", lambda batch: [NAME], write, "json", claims, read)
+FORMAT = Format("COCO", "images", write, "json", claims, read)

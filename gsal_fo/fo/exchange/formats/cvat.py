@@ -134,4 +134,4 @@ def _mask(element: Element, label: str) -> Shape:
 
 SHAPES = {"box": _box, "polygon": _polygon, "ellipse": _ellipse, "mask": _mask}
 
-FORMAT = Format("CVAT for images 1.1", "images", lambda batch: [NAME], write, "xml", claims, read)
+FORMAT = Format("CVAT for images 1.1", "images", write, "xml", claims, read)

@@ -172,4 +172,4 @@ def _mask(value: Any) -> np.ndarray | None:
     return mask.astype(bool)
 
 
-FORMAT = Format("FiftyOneDataset", "data", lambda batch: [NAME, "metadata.json"], write, "json", claims, read)
+FORMAT = Format("FiftyOneDataset", "data", write, "json", claims, read)

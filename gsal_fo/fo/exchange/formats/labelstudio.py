@@ -140,4 +140,4 @@ def _facts(image: Labeled) -> tuple[list[str], list[str]]:
     return sorted(shapes), sorted(image.unread)
 
 
-FORMAT = Format("Label Studio", "images", lambda batch: [NAME, CONFIG], write, "json", claims, read)
+FORMAT = Format("Label Studio", "images", write, "json", claims, read)

@@ -156,14 +156,13 @@ class Document:
 class Format:
     """One format.
 
-    ``media`` names the folder of its images, ``files`` what `write` will leave beside them. A reader of documents says
-    which it ``claims`` by their content, and adds what it reads to the contents; it raises ValueError for a document
-    that it does not claim. A reader of a folder of texts has ``gather`` instead; ``kind`` is "json", "xml" or "txt".
+    ``media`` names the folder of its images. A reader of documents says which it ``claims`` by their content, and adds
+    what it reads to the contents; it raises ValueError for a document that it does not claim. A reader of a folder of
+    texts has ``gather`` instead; ``kind`` is "json", "xml" or "txt".
     """
 
     title: str
     media: str
-    files: Callable[[Batch], list[str]]
     write: Callable[[Batch], None]
     kind: str
     claims: Callable[[Any], bool] = lambda value: False

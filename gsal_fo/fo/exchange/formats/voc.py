@@ -52,11 +52,6 @@ def _put(parent: Element, name: str, value: object) -> None:
     SubElement(parent, name).text = str(value)
 
 
-def files(batch: Batch) -> list[str]:
-    """What `write` leaves."""
-    return [SET, MAP, *(_labels_of(i.name) for i in batch.items)]
-
-
 def _labels_of(name: str) -> str:
     return f"Annotations/{Path(name).stem}.xml"
 
@@ -143,4 +138,4 @@ def _attributes(thing: Element, image: Labeled) -> dict[str, Any]:
     return out
 
 
-FORMAT = Format("Pascal VOC", "JPEGImages", files, write, "xml", claims, read)
+FORMAT = Format("Pascal VOC", "JPEGImages", write, "xml", claims, read)

@@ -35,11 +35,6 @@ def data_yaml(classes: list[str], images: str) -> str:
     return yaml.safe_dump(facts, allow_unicode=True, sort_keys=False)
 
 
-def files(batch: Batch) -> list[str]:
-    """What `write` leaves."""
-    return ["classes.txt", "data.yaml", *(_labels_of(i.name) for i in batch.items)]
-
-
 def _labels_of(name: str) -> str:
     return f"labels/{Path(name).stem}.txt"
 
@@ -99,4 +94,4 @@ def _row(parts: list[str], classes: yolo_files.Classes, image: Labeled) -> Shape
     raise Odd(f"{len(parts)} values are neither a box nor an outline ({short(' '.join(parts))})")
 
 
-FORMAT = Format("YOLO", "images", files, write, "txt", gather=gather)
+FORMAT = Format("YOLO", "images", write, "txt", gather=gather)
