@@ -24,7 +24,7 @@ from bson import Binary
 
 from gsal_fo.config import digest
 from gsal_fo.fo import locks, owners, steps
-from gsal_fo.fo.dataset import prepared
+from gsal_fo.fo.dataset import prepared, reloading
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,6 @@ class Hold:
             mark = {"pending.done": number + 1, "pending.facts": facts}
             locks.collection().update_one(self.lease.mine, {"$set": mark})
         self._end(pending)
-        self.dataset.reload()
 
     def reserve(self, key: str, **about: Any) -> locks.Lease:
         """Take a run key, which somebody who is gone may have left."""
@@ -152,7 +151,7 @@ def hold(dataset: fo.Dataset, command: str, tell: locks.Tell = lambda event: Non
     held = Hold(dataset, lease)
     with lease.beating():
         try:
-            dataset.reload()
+            reloading.document(dataset)
             _heal(held, tell)
             yield held
         finally:

@@ -239,3 +239,36 @@ def test_a_killed_select_after_another_scoring_wrote_the_fields_makes_one_round(
 
     command = "gfo.select(ds, 3, run_key='gsal_score_001')"
     assert swept(mortals, place_of, command, before=scored_twice) == []
+
+
+def in_a_round(place: Place) -> None:
+    """Three images in a round, two of them labeled by somebody in another field."""
+    picked = gfo.select(place.dataset, 3).values("id")
+    place.dataset.add_sample_field("theirs", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    labels = [fo.Detections(detections=[box("petal"), box("void", x=0.6)]), fo.Detections()]
+    place.dataset.set_values("theirs", dict(zip(picked, labels, strict=False)), key_field="id")
+
+
+@pytest.mark.parametrize("field", ["ground_truth", "new"])
+def test_a_killed_ingest_takes_the_labels_once(mortals, place_of, field):
+    command = f"gfo.ingest(ds, 'theirs', label_field={field!r})"
+    assert swept(mortals, place_of, command, before=in_a_round) == []
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_a_killed_export_is_one_export(mortals, place_of, format):
+    command = f"gfo.export(ds.match_tags('gsal_round_001'), out / 'batch', {format!r})"
+    assert swept(mortals, place_of, command, before=in_a_round) == []
+
+
+def test_a_killed_export_over_an_earlier_one_replaces_it(mortals, place_of):
+    def exported(place: Place) -> None:
+        in_a_round(place)
+        gfo.export(place.dataset.match_tags("gsal_round_001").limit(2), place.folder / "batch", "voc")
+
+    command = "gfo.export(ds.match_tags('gsal_round_001'), out / 'batch', 'coco')"
+    assert swept(mortals, place_of, command, before=exported) == []
+
+
+def test_killed_setting_up_of_views_is_finished_by_setting_up(mortals, place_of):
+    assert swept(mortals, place_of, "gfo.setup_views(ds)", before=in_a_round) == []

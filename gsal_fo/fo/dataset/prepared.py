@@ -13,6 +13,8 @@ import fiftyone as fo
 import fiftyone.core.odm as foo
 from bson import ObjectId
 
+from gsal_fo.fo.dataset import reloading
+
 COLLECTION = "gsal_prepared_{}"
 CHUNK = 2000  # samples per insert: about 10 MB of boxes
 
@@ -74,8 +76,10 @@ def merge(dataset: fo.Dataset, name: str, *, fill: Sequence[str] = ()) -> None:
         "whenMatched": _pipeline(fill),
         "whenNotMatched": "discard",
     }
-    foo.get_db_conn()[COLLECTION.format(name)].aggregate([{"$merge": into}])
-    dataset._reload_docs()
+    values = foo.get_db_conn()[COLLECTION.format(name)]
+    values.aggregate([{"$merge": into}])
+    if here := reloading.in_memory(dataset):
+        reloading.samples(dataset, only=values.distinct("_id", {"_id": {"$in": here}}))
 
 
 def drop(name: str) -> None:

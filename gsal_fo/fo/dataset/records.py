@@ -66,7 +66,7 @@ def write(dataset: fo.Dataset, record: Mapping[str, Any]) -> None:
     free = {"_id": dataset._doc.id, place: {"$in": [None, found]}}
     if not db.datasets.update_one(free, {"$set": {place: found}}).matched_count:
         raise ValueError(f'dataset "{dataset.name}" has another run "{record["key"]}"; give the command again')
-    dataset._doc.reload()
+    dataset._doc.reload("runs")
 
 
 def remove(dataset: fo.Dataset, key: str) -> None:
@@ -80,7 +80,7 @@ def remove(dataset: fo.Dataset, key: str) -> None:
     for document in db[RUNS].find({"$or": [{"_id": referred}, ours]}):
         _delete(document)
     dataset._run_cache.pop(key, None)
-    dataset._doc.reload()
+    dataset._doc.reload("runs")
 
 
 def broken(dataset: fo.Dataset) -> tuple[list[str], list[tuple[str, str]]]:

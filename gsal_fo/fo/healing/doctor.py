@@ -6,6 +6,7 @@ from typing import Any
 import fiftyone as fo
 
 from gsal_fo.fo import journal, progress
+from gsal_fo.fo.dataset import reloading
 from gsal_fo.fo.healing import locked, marks, recorded, scored, unclaimed
 from gsal_fo.fo.healing.finding import Finding, Findings
 
@@ -22,7 +23,7 @@ def examine(samples: Any) -> list[Finding]:
         The findings, in the order in which mending one helps the next.
     """
     dataset = samples._root_dataset
-    dataset.reload()
+    reloading.document(dataset)
     left = list(locked.findings(dataset))
     if any(f.kind == locked.UNFINISHED for f in left):
         return left  # what else does not fit comes of that
@@ -40,7 +41,7 @@ def mend(samples: Any, *, on_event: progress.OnEvent | None = None) -> list[Find
         The findings, with ``mended`` where that was done, and with the reason in ``cure`` where it could not be.
     """
     dataset = samples._root_dataset
-    dataset.reload()
+    reloading.document(dataset)
     tell = on_event or (lambda event: None)
     out = [replace(f, mended=True) for f in locked.findings(dataset) if f.mendable]
     tried = {(f.kind, f.detail) for f in out}
