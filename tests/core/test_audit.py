@@ -179,6 +179,16 @@ def test_a_run_without_a_selection_says_so(tmp_path: Path):
         audit.verify(tmp_path)
 
 
+def test_a_report_goes_over_no_file_of_somebody(run: Path, tmp_path: Path, capsys):
+    out = tmp_path / "notes.html"
+    out.write_text("my notes")
+    command = ["audit", "report", "--run-dir", str(run), "--out", str(out)]
+    assert main(command) == 1 and out.read_text() == "my notes"
+    assert "notes.html exists" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0 and "Audit of a selection" in out.read_text()
+    assert main(command) == 0, "its own page it writes again"
+
+
 def page(run: Path, out: Path) -> str:
     assert main(["audit", "report", "--run-dir", str(run), "--out", str(out)]) == 0
     return out.read_text()

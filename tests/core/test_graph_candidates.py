@@ -204,6 +204,22 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path, numbered, capsys, more, s
     assert said in error.splitlines()[-1] and not (tmp_path / "out.yaml").exists()
 
 
+def test_a_page_or_picture_of_somebody_stays_and_nothing_is_computed(tmp_path, numbered, capsys, monkeypatch):
+    run, page = write_run(tmp_path / "run"), tmp_path / "seen.html"
+    command = ["concepts", "build", "--run", str(run), "--page", str(page)]
+    find = building.graph_candidates.find
+    for mine in (page, page.with_suffix(".png")):
+        monkeypatch.setattr(building.graph_candidates, "find", lambda *a, **k: pytest.fail("it was computed"))
+        mine.write_text("my notes")
+        assert main(command) == 1 and mine.read_text() == "my notes"
+        assert f"{mine} exists" in capsys.readouterr().err
+        monkeypatch.setattr(building.graph_candidates, "find", find)
+        assert main([*command, "--force"]) == 0 and mine.read_bytes() != b"my notes"
+    assert main(command) == 0, "its own files it writes again"
+    assert main(["concepts", "build", "--run", str(run), "--page", str(tmp_path / "seen.png")]) == 1
+    assert "end in .html" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_scoring_is_refused(tmp_path, capsys):
     assert main(["concepts", "build", "--run", str(tmp_path), "--page", str(tmp_path / "p.html")]) == 1
     assert "not a GSAL run folder" in capsys.readouterr().err

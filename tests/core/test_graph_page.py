@@ -55,3 +55,13 @@ def test_counts_of_another_kind_are_refused_with_the_file(tmp_path: Path, text: 
     (tmp_path / "counts.json").write_text(text)
     with pytest.raises(ValueError, match=r"counts\.json: (expected a COCO file|not valid JSON|lists and)"):
         graph_page.read_counts(tmp_path / "counts.json")
+
+
+def test_a_file_of_somebody_stays_until_force(tmp_path: Path, capsys):
+    page = tmp_path / "graph.html"
+    page.write_text("my notes")
+    command = ["concepts", "show", str(GRAPHS / "thin_film.yaml"), "--html", str(page)]
+    assert main(command) == 1 and page.read_text() == "my notes"
+    assert "graph.html exists" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0 and "plotly" in page.read_text()
+    assert main(command) == 0, "its own page it writes again"

@@ -1,5 +1,6 @@
 """The panels through FiftyOne's own execution context: what each event sends to the App."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import fiftyone as fo
@@ -9,7 +10,10 @@ from fiftyone.operators.registry import OperatorRegistry
 
 import gsal_fo.fo as gfo
 from gsal_fo.acquisition import picking
+from gsal_fo.fo.app import coverage as covering
+from gsal_fo.fo.app import live
 from gsal_fo.fo.app import preview as previewing
+from gsal_fo.fo.app import why as whys
 from tests.fo_pool import box
 
 NAME = "@gsal/active-learning"
@@ -145,6 +149,35 @@ class TestCoverage:
         event = Event("gsal_concepts", dataset, "on_load")
         assert "run score again" in event.state["problem"] and "problem" in event.shown
 
+    def test_a_rows_button_shows_the_concept_of_the_row_that_was_clicked(self, scored):
+        """Labels that come meanwhile change the order of the rows, not what the person has seen."""
+        opened = Event("gsal_concepts", scored, "on_load")
+        seen = [r["node"] for r in opened.data["rows"]]
+        label(scored, scored.exists("gsal_rank").first().id, *(box("petal", x=i / 10) for i in range(6)))
+        assert [r["node"] for r in gfo.coverage(scored)] != seen
+        for place, node in enumerate(seen):
+            event = Event("gsal_concepts", scored, "on_row", {"order": opened.state["order"]}, row=place)
+            assert event.state["node"] == node
+
+    def test_every_choice_draws_the_same_traces_with_the_dots_in_the_same_places(self, scored):
+        def shape(event):
+            return [(t["name"], t.get("ids"), t["x"] if t.get("ids") else None) for t in event.data["graph"]]
+
+        opened = Event("gsal_concepts", scored, "on_load")
+        nodes = opened.data["graph"][-1]["ids"]
+        edges = [sum(x is not None for x in t["x"]) // 2 for t in opened.data["graph"][:2]]
+        assert edges == [9, 0] and len(shape(opened)) == 3
+        for node in nodes:
+            event = Event("gsal_concepts", scored, "on_node", id=node)
+            assert shape(event) == shape(opened)
+            assert sum(sum(x is not None for x in t["x"]) // 2 for t in event.data["graph"][:2]) == 9
+        label(scored, scored.exists("gsal_rank").first().id, *(box("petal", x=i / 10) for i in range(6)))
+        assert shape(Event("gsal_concepts", scored, "refresh")) == shape(opened)
+
+    def test_proposals_carry_all_fields_so_that_the_sidebar_keeps_its_order(self, scored):
+        event = Event("gsal_concepts", scored, "on_node", {"showing": {"patches": True}}, id="linear")
+        assert set(scored.get_field_schema()) <= set(event.view.get_field_schema())
+
     def test_its_buttons_open_the_operators(self, scored):
         for name in ("score", "select", "export", "annotate", "ingest", "cancel"):
             (asked,) = Event("gsal_concepts", scored, f"open_{name}").asked("prompt_user_for_operation")
@@ -219,6 +252,36 @@ class TestPreview:
         params = gfo.runs.load(scored, gfo.runs.select_keys(scored)[-1]).config.params
         assert (params["lam"], params["batch"]) == (0.25, "greedy")
 
+    def test_pressed_the_button_is_disabled_until_it_is_done(self, scored):
+        opened = Event("gsal_preview", scored, "on_load", settings(amount=3))
+        state = settings(amount=3) | opened.state
+        assert "tag" not in disabled(opened.asked("show_panel_output")[-1]["output"])
+        pressed = Event("gsal_preview", scored, "ask_tag", state)
+        assert "tag" in disabled(pressed.asked("show_panel_output")[-1]["output"])
+        (then,) = pressed.asked("prompt_user_for_operation")
+        assert then["operator_uri"] == f"{NAME}/gsal_preview#tag" and then["skip_prompt"]
+        done = Event("gsal_preview", scored, "tag", state | pressed.state)
+        assert "tag" not in disabled(done.asked("show_panel_output")[-1]["output"])
+
+    def test_a_double_click_tags_one_round(self, scored):
+        state = settings(amount=3)
+        state |= {"batch": Event("gsal_preview", scored, "on_load", state).state["batch"]}
+        with ThreadPoolExecutor(4) as threads:
+            events = list(threads.map(lambda _: Event("gsal_preview", scored, "tag", state), range(4)))
+        assert [e.notices for e in events] == [[("success", "3 images tagged gsal_round_001")]] * 4
+        scored.reload()
+        assert gfo.runs.select_keys(scored) == ["gsal_select_001"]
+        assert scored.count_sample_tags() == {"gsal_round_001": 3}
+        assert scored.count_values("gsal_round") == {1: 3, None: 9}
+
+    def test_what_another_has_selected_meanwhile_is_not_tagged_again(self, scored):
+        state = settings(amount=3)
+        state |= {"batch": Event("gsal_preview", scored, "on_load", state).state["batch"]}
+        gfo.select(scored, 2)
+        event = Event("gsal_preview", scored, "tag", state)
+        assert event.notices[0][0] == "error" and "have changed" in event.notices[0][1]
+        assert len(gfo.runs.select_keys(scored)) == 1
+
     def test_a_batch_of_before_a_label_is_not_tagged(self, scored):
         shown = Event("gsal_preview", scored, "on_load", settings(amount=3))
         label(scored, shown.view.values("id")[0], box("void"))
@@ -259,6 +322,62 @@ class TestPreview:
 
     def test_before_a_scoring_it_says_what_to_do(self, dataset):
         assert {"empty", "open_score"} <= Event("gsal_preview", dataset, "on_load").shown
+
+
+class Broken(Exception):
+    """No error of ours."""
+
+
+def broken(*args, **kwargs):
+    raise Broken("it broke")
+
+
+class TestErrors:
+    """FiftyOne shows a panel's exception as a stack trace in the panel's place."""
+
+    SAID = "Broken: it broke; this should not happen, see the server's log"
+
+    @pytest.mark.parametrize(
+        ("name", "method", "params"),
+        [
+            ("gsal_concepts", "on_node", {"id": "round"}),
+            ("gsal_concepts", "on_row", {"row": 0}),
+            ("gsal_concepts", "on_patches", {"value": True}),
+            ("gsal_preview", "tag", {}),
+            ("gsal_preview", "show_picks", {}),
+            ("gsal_preview", "show_repeats", {}),
+        ],
+    )
+    def test_an_event_that_breaks_is_a_notice_and_the_panel_stays(self, scored, monkeypatch, name, method, params):
+        opened = Event(name, scored, "on_load", settings(amount=3) | {"node": "round"})
+        state = settings(amount=3) | {"node": "round"} | opened.state
+        for module, part in ((covering, "shown_node"), (previewing, "preview"), (previewing, "tag")):
+            monkeypatch.setattr(module, part, broken)
+        event = Event(name, scored, method, state, **params)
+        assert event.notices == [("error", self.SAID)]
+        assert event.shown == opened.shown | ({"everything"} if name == "gsal_concepts" else set())
+
+    @pytest.mark.parametrize("name", ["gsal_concepts", "gsal_preview", "gsal_why"])
+    def test_what_breaks_while_it_reads_stands_in_the_panel(self, scored, monkeypatch, name):
+        for module, part in ((live, "of"), (whys, "why")):
+            monkeypatch.setattr(module, part, broken)
+        event = Event(name, scored, "on_load", sample=scored.exists("gsal_rank").first().id)
+        assert self.SAID in event.state["problem"] and "problem" in event.shown
+
+    @pytest.mark.parametrize("name", ["gsal_concepts", "gsal_preview", "gsal_why"])
+    def test_a_panel_that_cannot_be_drawn_says_so(self, scored, monkeypatch, name):
+        monkeypatch.setattr(type(OperatorRegistry().get_operator(f"{NAME}/{name}")), "render", broken)
+        event = Event(name, scored, "on_load")
+        assert event.shown == {"problem"} and event.notices == [("error", self.SAID)]
+
+    def test_without_a_dataset_it_asks_for_one(self):
+        for name in ("gsal_concepts", "gsal_preview", "gsal_why"):
+            panel = OperatorRegistry().get_operator(f"{NAME}/{name}")
+            request = {"params": {"panel_id": "p", "panel_state": {}, "__method__": "on_load"}}
+            ctx = ExecutionContext(request_params=request, executor=Executor(), operator_uri=panel.uri)
+            panel.execute(ctx)
+            shown = [r.params["output"] for r in ctx.executor._requests if r.operator_uri.endswith("panel_output")]
+            assert names(shown[-1]) == {"problem"} and "no dataset is open" in str(shown[-1])
 
 
 class TestWhy:

@@ -178,12 +178,114 @@ def test_what_a_person_can_mend_is_a_notice_not_a_stack_trace(dataset):
         assert [p["variant"] for p in asked(ctx, "notify")] == ["error"]
 
 
+class Broken(Exception):
+    """No error of ours."""
+
+
+CALLS = [
+    ("gsal_score", "score_events", {"concepts": "film.yaml"}),
+    ("gsal_select", "select", {"budget": 1}),
+    ("gsal_export", "export", {"out": "nowhere"}),
+    ("gsal_ingest", "ingest", {"labels": "nowhere"}),
+    ("gsal_annotate", "annotate", {"anno_key": "key"}),
+    ("gsal_cancel", "cancel", {}),
+    ("gsal_setup_views", "setup_views", {}),
+    ("gsal_visualize", "visualize", {}),
+]
+ERRORS = [
+    (ValueError("the box\n is   odd"), "the box is odd"),
+    (PermissionError(13, "Permission denied", "/mnt/share"), "[Errno 13] Permission denied: '/mnt/share'"),
+    (ModuleNotFoundError("install gsal-fo[umap]"), "install gsal-fo[umap]"),
+    (KeyError("gsal_rank"), "KeyError: 'gsal_rank'; this should not happen, see the server's log"),
+    (Broken(), "Broken: no message; this should not happen, see the server's log"),
+]
+
+
+def failing(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(("error", "says"), ERRORS, ids=lambda e: type(e).__name__ if isinstance(e, Exception) else "")
+@pytest.mark.parametrize(("name", "function", "params"), CALLS, ids=[c[0] for c in CALLS])
+def test_every_error_of_an_operator_is_a_sentence_and_the_log_has_the_rest(
+    scored, monkeypatch, caplog, name, function, params, error, says
+):
+    monkeypatch.setattr(gfo, function, failing(error))
+    op = operator(name)
+    ctx = context(op, scored, **params)
+    caplog.set_level("INFO", logger="gsal_fo.plugin")
+    sent = op.execute(ctx)
+    if op.config.execute_as_generator:
+        told = [m.to_json()["body"]["params"] for m in sent][-1:]
+    else:
+        assert sent == {"error": says}
+        told = asked(ctx, "notify")
+    assert told == [{"message": says, "variant": "error"}]
+    assert [r.exc_info[1] for r in caplog.records if r.exc_info] == [error]
+
+
+@pytest.mark.parametrize("name", listed()[0])
+def test_a_form_that_cannot_be_made_says_why_and_cannot_be_run(scored, monkeypatch, name):
+    op = operator(name)
+    if not getattr(op.resolve_type(context(op, scored), "inputs"), "type", None):
+        pytest.skip("it has no form")
+    for part in ("last", "own_params", "rounds_of", "export_problem", "score_problem", "select_problem", "backends"):
+        monkeypatch.setattr(forms, part, failing(Broken("it broke")))
+    monkeypatch.setattr(forms, "default_budget", failing(Broken("it broke")))
+    said = problem(name, scored)
+    assert name == "gsal_visualize" or said == "Broken: it broke; this should not happen, see the server's log"
+
+
+def test_results_that_cannot_be_shown_are_no_reason_for_a_trace(scored):
+    for name in ("gsal_export", "gsal_ingest", "gsal_annotate"):
+        op = operator(name)
+        ctx = context(op, scored)
+        ctx.request_params["results"] = 7
+        assert op.resolve_type(ctx, "outputs") is not None
+
+
+@pytest.mark.parametrize("name", listed()[0])
+def test_without_a_dataset_an_operator_says_so(name):
+    op = operator(name)
+    ctx = ExecutionContext(request_params={"params": {}}, executor=Executor(), operator_uri=op.uri)
+    if op.config.execute_as_generator:
+        (message,) = op.execute(ctx)
+        assert "no dataset is open" in message.to_json()["body"]["params"]["message"]
+    else:
+        assert "no dataset is open" in op.execute(ctx)["error"]
+
+
+def test_select_is_done_where_only_the_views_cannot_be_set_up(scored, monkeypatch):
+    monkeypatch.setattr(gfo, "setup_views", failing(ValueError("the disk is full")))
+    op = operator("gsal_select")
+    ctx = context(op, scored, budget=2)
+    assert op.execute(ctx) == {"tagged": 2, "tag": "gsal_round_001"}
+    notices = [(n["variant"], n["message"]) for n in asked(ctx, "notify")]
+    assert notices == [
+        ("warning", "the views were not set up: the disk is full"),
+        ("success", "2 images tagged gsal_round_001"),
+    ]
+
+
+def test_set_up_in_the_app_says_which_view_is_a_persons(scored):
+    scored.save_view("gsal top of pool", scored.limit(1))
+    op = operator("gsal_setup_views")
+    ctx = context(op, scored)
+    assert "GSAL: top of pool" not in op.execute(ctx)["views"]
+    (note,) = [n["message"] for n in asked(ctx, "notify") if n["variant"] == "warning"]
+    assert 'your saved view "gsal top of pool"' in note
+
+
 def test_form_defaults_are_the_librarys():
     for stage, (kind, skip) in forms.STAGES.items():
         shown = {s.name: s.default for s in forms.settings(stage)}
         fields = {f: getattr(kind(), f) for f in kind.__dataclass_fields__ if f not in skip}
         if stage == "params":  # left open, the rule follows from how concepts were assigned
             fields |= {"rarity": None, "alpha": None, "beta": None}
+            del fields["settings"]  # a strategy's own, by name: no one field of a form
         assert shown == fields, stage
         assert forms.config_of(stage, {}) == kind()
         assert forms.config_of(stage, {s.key: s.default for s in forms.settings(stage)}) == kind()
