@@ -254,7 +254,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """Build a config from plain values; an unknown key is refused with the keys that exist."""
     names = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(shown(k).strip('"') for k in set(values) - set(names)):
-        raise ValueError(f"{kind.__name__} has no setting {unknown[:3]}; it has {sorted(names)}")
+        raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown[:3])}; it has {', '.join(sorted(names))}")
     built: dict[str, Any] = {
         k: from_dict(NESTED[k], v) if kind is ScoreConfig and k in NESTED and isinstance(v, Mapping) else v
         for k, v in values.items()

@@ -99,6 +99,13 @@ def orientation(path: str | Path) -> int:
     return _header(path)[1]
 
 
+def note(path: str | Path, name: str) -> str | None:
+    """What the file says under a name beside its pixels, such as a PNG's text; raises ImageError."""
+    with _file(path) as file, _reasons(path), _opened(file) as image:
+        found = image.info.get(name)
+    return found if isinstance(found, str) else None
+
+
 def _header(path: str | Path) -> tuple[tuple[int, int], int]:
     """Upright size and orientation."""
     with _file(path) as file, _reasons(path), _opened(file) as image:

@@ -8,6 +8,7 @@ import json
 import re
 import stat
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ DEEPEST = 64  # levels of lists and mappings
 LONGEST = 60  # characters of a value or name that a message repeats
 WORDS = 200  # characters of a parser's own words
 NUMBERS = ("int", "float", "timestamp")
+PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)  # JSON's way to write 🐛; YAML has none
 TAG = "tag:yaml.org,2002:"
 
 
@@ -73,14 +75,24 @@ def parse_yaml(text: str, source: str, *, numbers: bool = True) -> Any:
     Raises:
         FileError: it is no YAML, or more than plain values within bounds.
     """
+    return _checked(text, source, _Plain if numbers else _Texts, lambda loader, root: loader.construct_document(root))
+
+
+def compose_yaml(text: str, source: str) -> yaml.Node | None:
+    """The nodes of a YAML text, each with its place; refuses what ``parse_yaml`` refuses, but for values."""
+    return _checked(text, source, _Texts, lambda loader, root: root)
+
+
+def _checked(text: str, source: str, kind: "type[_Plain]", take: Callable[["_Plain", yaml.Node], Any]) -> Any:
+    """What ``take`` makes of the checked nodes of a text; None of an empty one."""
     try:
-        loader = (_Plain if numbers else _Texts)(text)
+        loader = kind(PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text))
         try:
             root = loader.get_single_node()
             if root is None:
                 return None
             _check(loader, root)
-            return loader.construct_document(root)
+            return take(loader, root)
         finally:
             loader.dispose()
     except RecursionError:
@@ -95,8 +107,9 @@ def parse_yaml(text: str, source: str, *, numbers: bool = True) -> Any:
 def shown(value: Any) -> str:
     """A value as a message may repeat it: on one line, short, and without running through what it holds."""
     if isinstance(value, str):
-        short = value if len(value) <= LONGEST else value[: LONGEST - 3] + "..."
-        return f'"{one_line(short)}"' if not unprintable(short) else ascii(short)
+        head = value[: LONGEST + 1]
+        text = ascii(head) if unprintable(head) else f'"{one_line(head)}"'
+        return text if len(text) <= LONGEST + 2 else f"{text[: LONGEST - 2]}...{text[0]}"
     if isinstance(value, bool | float) or value is None:
         return str(value)
     if isinstance(value, int):

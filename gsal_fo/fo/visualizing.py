@@ -5,9 +5,11 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 
+from gsal_fo.config import MOST_SEED
 from gsal_fo.fo import rounds, runs
 from gsal_fo.fo.dataset import filtered, pool, slices
 from gsal_fo.run_folder import embeddings
+from gsal_fo.settings import check_number
 
 IMAGES, PROPOSALS = "images", "proposals"
 LIMIT = 20_000  # images: UMAP of 100,000 crops takes minutes and a few GiB
@@ -39,8 +41,8 @@ def visualize(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < FEWEST:
-        raise ValueError(f"limit must be a whole number of at least {FEWEST}; got {limit!r}")
+    check_number("limit", limit, whole=True, low=FEWEST)
+    check_number("seed", seed, whole=True, low=0, high=MOST_SEED)
     dataset, samples = pool.check_images(samples)
     folder = rounds.run_folder(runs.scoring_of(samples, run_key).config)
     filtered.refuse(samples, "gsal_proposals", what="field", why="stored embeddings are those of all proposals")

@@ -12,6 +12,8 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from gsal_fo import images
+
 SIGNED = "gsal-fo sha256"
 
 
@@ -76,14 +78,13 @@ def _is_ours(path: Path) -> bool:
     try:
         content = path.read_bytes()
         if content.startswith(b"\x89PNG"):
-            with Image.open(path) as image:
-                image.load()
-                return bool(image.info.get(SIGNED) == _pixels(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return images.note(path, SIGNED) == _pixels(images.open_upright(path))
+    except (OSError, images.ImageError):
         return False
     page, mark, sign = content.rpartition(f"<!-- {SIGNED} ".encode())
     return bool(mark) and sign == f"{hashlib.sha256(page).hexdigest()} -->\n".encode()
 
 
 def _pixels(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+    shown = image.convert("RGB")
+    return hashlib.sha256(f"{shown.mode} {shown.size} ".encode() + shown.tobytes()).hexdigest()

@@ -1,12 +1,16 @@
 """``load_denoiser``: a frozen diffusion model with its latent and its clean prediction."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gsal_fo.config import GsalParams, from_dict
+from gsal_fo.config import DiffusionConfig, GsalParams, from_dict
+from gsal_fo.fit_settings import MOST_SIDE
+from gsal_fo.settings import check_number
+from gsal_fo.user_files import shown
 from lightning_modules.nets.autoencoder import autoencoder_latent, downscale, load_autoencoder, read_autoencoder
 from lightning_modules.nets.base import EMBEDDED, Frozen, side_of, weights_digest
 from lightning_modules.nets.files import folder_of, read_json
@@ -109,14 +113,25 @@ class Denoiser(Frozen):
         return out if self.clip_range is None else out.clamp(-self.clip_range, self.clip_range)
 
 
-def _mix(folder: Any, about: Mapping[str, Any]) -> dict[str, float]:
-    """Alpha and beta of a folder's gsal.json, checked by the ranking's own rules before any image is read."""
-    found = {k: v for k, v in about.get("defaults", {}).items() if k in MIX}
+def _facts(folder: Path) -> dict[str, Any]:
+    """A folder's gsal.json, checked by the rules of the settings it speaks of, before any image is read."""
+    path = folder / "gsal.json"
+    about = read_json(path) if path.is_file() else {}
     try:
-        from_dict(GsalParams, found)
+        defaults = about.get("defaults", {})
+        if not isinstance(defaults, Mapping):
+            raise ValueError("defaults must be a mapping")
+        from_dict(DiffusionConfig, {k: v for k, v in defaults.items() if k in DEFAULTS})
+        from_dict(GsalParams, {k: v for k, v in defaults.items() if k in MIX})
+        for name in ("input_size", "stride"):
+            if name in about:
+                check_number(name, about[name], whole=True, low=1, high=MOST_SIDE)
+        stages = about.get("stages") or []
+        if not isinstance(stages, list) or not all(isinstance(s, str) for s in stages):
+            raise ValueError("stages must be a list of names")
     except ValueError as error:
-        raise ValueError(f"{folder}/gsal.json: defaults: {error}") from error
-    return found
+        raise ValueError(f"{path}: {error}; fit the model again") from error
+    return about
 
 
 def load_denoiser(
@@ -148,13 +163,11 @@ def load_denoiser(
         ValueError: when it is missing, incomplete, of a kind that has no clean prediction, or cannot be downloaded.
     """
     folder = folder_of(name)
-    about: dict[str, Any] = {}
-    if (folder / "gsal.json").is_file():
-        about = read_json(folder / "gsal.json")
+    about = _facts(folder)
     unet = load_unet(folder)
     alphas, prediction, clip_range = load_schedule(folder)
     defaults = {k: v for k, v in about.get("defaults", {}).items() if k in DEFAULTS}
-    mix = _mix(folder, about)
+    mix = {k: v for k, v in about.get("defaults", {}).items() if k in MIX}
     space, prompt = about.get("space"), None
     coder: Any = None
     if space is None:
@@ -173,7 +186,7 @@ def load_denoiser(
     elif space == "pixels":
         size = int(about.get("input_size") or side_of(unet.config.sample_size or 256))
     else:
-        raise ValueError(f"{folder}/gsal.json: space must be vae, features or pixels; got {space!r}")
+        raise ValueError(f"{folder}/gsal.json: space must be vae, features or pixels; got {shown(space)}")
     if vae and space != "vae":
         raise ValueError(f"{name} works on {space}, not on an autoencoder's latents; leave out the vae setting")
     if space == "pixels" and unet.config.in_channels not in (1, 3):

@@ -100,7 +100,7 @@ def test_bad_values_are_refused_in_one_sentence_with_the_settings_name(kind, nam
 
 
 def test_unknown_settings_and_broken_files_are_refused_by_name(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"GsalParams has no setting \['lambda'\]; it has .*lam"):
+    with pytest.raises(ValueError, match=r"GsalParams has no setting lambda; it has .*lam"):
         c.from_dict(c.GsalParams, {"lambda": 1})
     with pytest.raises(ValueError, match="DiffusionConfig has no setting"):
         c.from_dict(c.ScoreConfig, {"diffusion": {"K": 4}})

@@ -45,6 +45,10 @@ def test_anchors_and_merges_are_yaml():
     assert parse_yaml(nested, "x") == yaml.safe_load(nested)  # a key of its own beside a merged one is no double
 
 
+def test_the_two_halves_of_a_character_as_json_writes_them_are_one():
+    assert parse_yaml('{"a": "\\ud83d\\udc1b"}', "x") == {"a": "🐛"}
+
+
 def test_numbers_and_dates_can_stay_as_they_are_written():
     text = "[010, 1_000, 1.50, 12:30, 0x1f, 2024-13-45, 2024-01-02, yes, ~, .inf, 1e3]"
     written = ["010", "1_000", "1.50", "12:30", "0x1f", "2024-13-45", "2024-01-02", True, None, ".inf", "1e3"]
@@ -134,7 +138,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
 
 SHOWN = [
     ("void", '"void"'),
+    ("x" * 60, '"' + "x" * 60 + '"'),
     ("x" * 500, '"' + "x" * 57 + '..."'),
+    ("\u2028" * 500, "'" + "\\u2028" * 9 + "\\u2...'"),
     ("a\nb", r"'a\nb'"),
     ("\ud800", r"'\ud800'"),
     (7, "7"),

@@ -377,10 +377,31 @@ def test_a_folder_may_name_the_weights_of_the_ranking_and_no_score_depends_on_th
         assert model.mix == mix and model.defaults["t"] == 0.3
         digests.add(model.digest)
     assert len(digests) == 1
-    for wrong in (-1, "much", None):
+    for wrong in (-1, "much", None, 1e400):
         (tmp_path / "gsal.json").write_text(json.dumps({"space": "pixels", "defaults": {"alpha": wrong}}))
-        with pytest.raises(ValueError, match=r"gsal\.json: defaults: alpha must be a number at least 0"):
+        with pytest.raises(ValueError, match=r"gsal\.json: alpha must be a number in"):
             load_denoiser(str(tmp_path))
+
+
+ODD_FACTS = {
+    "a list": ([], "expected a JSON object"),
+    "defaults that are a list": ({"defaults": [1]}, "defaults must be a mapping"),
+    "an infinite level": ({"defaults": {"t": 1e400}}, "t must be a number in"),
+    "a crop without a size": ({"defaults": {"crop_size": "wide"}}, "crop_size must be a whole number"),
+    "an unknown way to reduce": ({"defaults": {"reduce": ["max"]}}, "reduce must be one of"),
+    "a huge side": ({"space": "pixels", "input_size": 10**30}, "input_size must be a whole number"),
+    "a side that is text": ({"space": "pixels", "input_size": "64"}, "input_size must be a whole number"),
+    "a space that is a mapping": ({"space": {"a": 1}}, "space must be vae, features or pixels; got a mapping"),
+    "stages that are text": ({"space": "features", "stages": "layer2"}, "stages must be a list of names"),
+}
+
+
+@pytest.mark.parametrize(("facts", "said"), ODD_FACTS.values(), ids=ODD_FACTS.keys())
+def test_odd_facts_of_a_folder_are_one_sentence(tmp_path, facts, said):
+    save_pixels(tmp_path, DDPMScheduler(clip_sample=False), tiny_unet(3))
+    (tmp_path / "gsal.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=rf"gsal\.json: {said}"):
+        load_denoiser(str(tmp_path))
 
 
 def test_stages_of_another_width_than_fitted_are_refused(clip_folder):

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.user_files import MOST_YAML, one_line, parse_yaml, read_json, read_text, shown, unprintable
+from gsal_fo.user_files import MOST_YAML, compose_yaml, one_line, parse_yaml, read_json, read_text, shown, unprintable
 
 
 def read_labels(path: Path) -> list[str]:
@@ -72,7 +72,7 @@ def append(text: str, nodes: Mapping[str, tuple[Mapping[str, Any], str]], *, sou
         ValueError: the file's concepts are written in one line with braces.
     """
     check(text, Path(source))  # within bounds and a graph, before it is taken apart
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = compose_yaml(text, source)
     entries = root.value if isinstance(root, yaml.MappingNode) else []
     concepts = next((v for k, v in entries if k.value == "concepts"), None)
     if not isinstance(concepts, yaml.MappingNode):
