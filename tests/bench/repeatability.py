@@ -203,7 +203,7 @@ def main() -> None:
     bench = Bench(args.out.resolve(), labeled=args.labeled, pool=args.pool, steps=args.steps, size=args.size)
     versions = f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(f"{NAME}, {args.labeled} labeled, {args.pool} in the pool, {args.steps} steps; {versions}\n")
-    print("| changed | detector | s | diffusion model | s | scores | picks of {} |".format(round(SHARE * args.pool)))
+    print(f"| changed | detector | s | diffusion model | s | scores | picks of {round(SHARE * args.pool)} |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     first: Any = None
     rows = []

@@ -78,8 +78,8 @@ def test_the_worker_fits_a_pool_speaks_the_protocol_and_lists_a_broken_image(tmp
     assert [e for e in events if e["event"] == "failed"] == [
         {"event": "failed", "id": "s24", "reason": "the file is empty"}
     ]
-    steps = [e["done"] for e in events if e["event"] == "progress"]
-    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 25 + 3
+    steps = [e["done"] for e in events if e["event"] == "progress" and e["stage"] == "fit"]
+    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 24 + 3
     assert events[-1]["event"] == "done" and events[-1]["images"] == 24
     model = load_denoiser(str(tmp_path / "model"))
     assert model.latent(torch.rand(1, 3, 64, 64)).shape == (1, 6, 8, 8)
@@ -320,7 +320,8 @@ def test_a_fine_stride_is_trained_on_in_windows_and_scored_whole(tmp_path):
     rng, encoder = np.random.default_rng(7), load_encoder(ENCODER)
     settings = FitSettings(**small(stages=["features.3"], stride=4, window=8, steps=2, batch=4))
     latents = collect((resized(stripes(rng), 64) for _ in range(9)), encoder, settings)
-    z, t, noise = Batches(latents, settings, 1000)(0)
+    batches = Batches(latents, settings, 1000)
+    z, t, noise = batches.example(batches.draw(0))
     assert latents.z.shape[-1] == 16 and z.shape == noise.shape == (4, 6, 8, 8)
     # Each example is a square of some image's map, or its mirror; diffusion steps lie one in each quarter of [0, T).
     squares = np.lib.stride_tricks.sliding_window_view(latents.z[latents.train], (8, 8), axis=(2, 3)).astype(np.float32)
