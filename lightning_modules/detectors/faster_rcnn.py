@@ -245,10 +245,11 @@ class ImageLoader:
     """Decodes a row's image at its own size, but for huge ones; the detector resizes on its device."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        pixels, _ = read_image(row["filepath"])
+        pixels, content = read_image(row["filepath"])
         image = torch.from_numpy(halved(pixels)).permute(2, 0, 1)
         gray = to_float(resized(pixels, CONTRAST_SIDE)).mean(0).numpy()
-        return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1], "gray": gray}
+        size = {"height": pixels.shape[0], "width": pixels.shape[1]}
+        return {"image": image, **size, "gray": gray, "content": content}
 
 
 class Proposer(pl.LightningModule):
@@ -277,7 +278,7 @@ class Proposer(pl.LightningModule):
         head = {"id": row["id"], "filepath": row["filepath"]}
         if row.get("error"):
             return {**head, "error": row["error"]}
-        head |= {"width": row["width"], "height": row["height"]}
+        head |= {name: row[name] for name in ("width", "height", "content")}
         none = np.empty(0, np.float32)
         if found is not None:
             boxes = xyxy_px_to_xywh_rel(found["boxes"].float().cpu().numpy(), 1, 1)
