@@ -182,7 +182,8 @@ class TrainConfig:
     """Detector training. ``backbone``: "embedded", "mobilenet_v2:PATH" or another encoder of
     ``lightning_modules.nets`` for "small"; "default" (torchvision's weights), "none", or a safetensors path for the
     others. ``size``: short side in pixels, None for the architecture's own. ``lr`` None: 1e-3 (AdamW) for "small",
-    0.02 per 16 images (SGD, the paper) for the rest."""
+    0.02 per 16 images (SGD, the paper) for the rest. ``batch_size``: images of a step, over all processes.
+    ``checkpoint_s``: seconds between two checkpoints."""
 
     arch: str = setting("small", "the detector's architecture", choices=ARCHITECTURES)
     backbone: str = setting("embedded", "what the detector starts from")
@@ -191,6 +192,7 @@ class TrainConfig:
     lr: float | None = setting(None, "learning rate", low=0, high=10)
     size: int | None = setting(None, "short side of an image", low=32, high=8192, unit="px")
     seed: int = _seed("of weights, order and augmentation")
+    checkpoint_s: float = setting(60.0, "seconds between checkpoints", low=0, high=3600)
 
     def __post_init__(self) -> None:
         check(self)

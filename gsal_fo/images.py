@@ -77,6 +77,16 @@ def read_image(path: str | Path) -> tuple[np.ndarray, str]:
     return pixels, hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def file_digest(path: str | Path) -> str:
+    """The digest that ``read_image`` gives, of a file that need not be decoded; raises ImageError where it cannot be
+    read."""
+    digest = hashlib.blake2b(digest_size=16)
+    with _file(path) as file, _reasons(path):
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def open_upright(path: str | Path) -> Image.Image:
     """The image as the models see it, RGB; raises ImageError."""
     return Image.fromarray(read_image(path)[0])

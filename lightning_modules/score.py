@@ -23,6 +23,7 @@ from gsal_fo.run_folder import shards
 from lightning_modules import worker
 from lightning_modules.cache import StatisticsCache
 from lightning_modules.detectors import faster_rcnn as detectors
+from lightning_modules.environment import environment
 from lightning_modules.nets import load_clip, load_denoiser
 from lightning_modules.progress import Reporter
 from lightning_modules.stages.difficulty import (
@@ -70,7 +71,7 @@ def detect(run: Run) -> tuple[list[str], str]:
         detectors.Proposer(model, config),
         detectors.ImageLoader(),
         [run.manifest],
-        digest=digest(_no_batch(config), mark, "given boxes are thinned out"),  # in parts of before they were not
+        digest=digest(_no_batch(config), mark, "thinned, digests of files"),  # parts of before have neither
         wanted=is_pool,
     )
     return list(facts["classes"]), mark
@@ -211,6 +212,7 @@ def score(folder: Path, run_config: dict[str, Any], reporter: Reporter) -> dict[
             "classes": classes,
             "config": to_dict(config),
             "models": models,
+            "environment": environment(),
             "choice": choice.to_dict() if choice else None,
         }
         shards.write_record(result, folder / "result.json")

@@ -39,12 +39,12 @@ def trainer(*, precision: str = "32-true", **more: Any) -> pl.Trainer:
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
+        "strategy": "ddp" if world() > 1 else "auto",
     }
     return pl.Trainer(
         accelerator=accelerator,
         devices=local,
         num_nodes=max(1, world() // local),
-        strategy="ddp" if world() > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
         **{**quiet, "enable_checkpointing": False, **more},
     )

@@ -50,7 +50,7 @@ def choose(ids: np.ndarray, score: np.ndarray, share: float, *, seed: int) -> np
     """Which images get crop-level diffusion: a function of the pool alone, not of its order.
 
     Args:
-        ids: (N,) sample ids; ties of the score go to the smallest.
+        ids: (N,) what the images are known by; ties of the score go to the smallest, and chance goes by them.
         score: (N,) higher = more worth a look; rows that are not finite are never chosen.
         share: of the finite rows, in (0, 1]; rounded up.
         seed: of the images that are drawn at random.
@@ -110,10 +110,20 @@ def calibrated(values: np.ndarray, knots: tuple[np.ndarray, np.ndarray]) -> np.n
 
 def screen_run(run: Path, graph: ConceptGraph, share: float, *, seed: int, params: GsalParams | None = None) -> Screen:
     """Choose from a run folder whose ``screening`` and ``assignment`` parts are complete; ``params`` are the constants
-    of the ranking that is expected to follow, by default the paper's."""
+    of the ranking that is expected to follow, by default the paper's. Ties and chance go by the images' content: under
+    other ids the same are chosen."""
     table = load_pool(run, statistics="screening")
     score = rank(table, graph, _labels(run, graph), params).scores.score
-    return Screen(table, choose(table.ids, score, share, seed=seed))
+    return Screen(table, choose(_contents(run, table.ids), score, share, seed=seed))
+
+
+def _contents(run: Path, ids: np.ndarray) -> np.ndarray:
+    """The digests of the images' files (N,)."""
+    stored = shards.read_stage(run, "proposals", columns=["id", "content"])
+    known = dict(zip(stored["id"].to_pylist(), stored["content"].to_pylist(), strict=True))
+    if unknown := [i for i in ids if not known.get(i)]:
+        raise ShardError(f"image {unknown[0]} has no digest of its file; delete {run / 'proposals'} and score again")
+    return np.array([known[i] for i in ids], dtype=object)
 
 
 def _labels(run: Path, graph: ConceptGraph) -> Counter[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gsal_fo.concepts.graph import ConceptGraph
 from gsal_fo.concepts.similarity import assign_clip, unit
+from gsal_fo.images import ImageError, file_digest
 from gsal_fo.run_folder import shards
 
 CONFIDENCE = 0.95  # of the one-sided sign tests
@@ -51,15 +52,36 @@ class Choice:
 
 def trial_images(run: Path, graph: ConceptGraph) -> set[str]:
     """Ids of the labeled images that take part in the trial: those with a label of the graph, at most
-    ``TRIAL_IMAGES``, by the hash of their id, so that neither order nor the rest of the pool decides."""
-    table = shards.read_manifest(run, ["id", "role", "labels"])
+    ``TRIAL_IMAGES``, by the hash of their annotations and, among images annotated alike, of their files: neither order
+    nor ids nor names nor the rest of the pool decide."""
+    columns = ("id", "filepath", "role", "labels", "boxes")
+    table = shards.read_manifest(run, columns)
     known = set(graph.fine)
-    ids = [
-        i
-        for i, role, labels in zip(*(table[c].to_pylist() for c in ("id", "role", "labels")), strict=True)
+    images = [
+        (_annotation_hash(labels, boxes or []), i, path)
+        for i, path, role, labels, boxes in zip(*(table[c].to_pylist() for c in columns), strict=True)
         if role == "labeled" and known & set(labels or [])
     ]
-    return set(sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:TRIAL_IMAGES])
+    if len(images) <= TRIAL_IMAGES:
+        return {i for _, i, _ in images}
+    edge = sorted(mark for mark, _, _ in images)[TRIAL_IMAGES]
+    taken = {i for mark, i, _ in images if mark < edge}
+    alike = sorted((_file_hash(path), i) for mark, i, path in images if mark == edge)
+    return taken | {i for _, i in alike[: TRIAL_IMAGES - len(taken)]}
+
+
+def _annotation_hash(labels: Sequence[str], boxes: Sequence[float]) -> bytes:
+    """Of what an image is labeled with, in whatever order."""
+    place = [tuple(boxes[4 * k : 4 * k + 4]) for k in range(len(labels))]
+    return hashlib.sha256(repr(sorted(zip(labels, place, strict=True))).encode()).digest()
+
+
+def _file_hash(path: str) -> str:
+    """The file's digest; one that cannot be read comes last, as the embedding will report it."""
+    try:
+        return file_digest(path)
+    except ImageError:
+        return "unreadable"
 
 
 def cold_start(graph: ConceptGraph) -> Choice:
@@ -98,6 +120,7 @@ def choose(
     rows = [(i, k, index[name]) for i in ids for k, name in enumerate(labels[i]) if name in index]
     if not rows:
         return cold_start(graph)
+    rows.sort(key=lambda row: (encoder_crops[row[0]][row[1]].tobytes(), row[2]))  # sums in an order that no id decides
     place = {i: n for n, i in enumerate(ids)}
     image = np.array([place[i] for i, _, _ in rows])
     truth = np.array([f for _, _, f in rows])

@@ -46,6 +46,15 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
+def in_content_order(rows: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Rows (n, D) sorted by their own bytes, and other arrays (n, ...) with them.
+
+    Sums over them then do not depend on the order that images have in a dataset, or on ids that decide one."""
+    rows = np.ascontiguousarray(rows)
+    order = np.argsort(rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel(), kind="stable")
+    return rows[order], *(array[order] for array in more)
+
+
 def text_embeddings(graph: ConceptGraph, encode_text: EncodeText) -> np.ndarray:
     """Unit rows (F, D) float32, one per fine node: the mean of its templates x prompts as unit rows, scaled to 1 again.
 
@@ -130,7 +139,8 @@ class Prototypes:
             raise ValueError(
                 'no labeled crop carries a label of the concept graph; label some images or use assign="clip"'
             )
-        x, own = unit(x[usable]), own[usable]
+        x, own = in_content_order(x[usable], own[usable])
+        x = unit(x)
         fine, group, counts = np.unique(own, return_inverse=True, return_counts=True)
         sums = np.zeros((len(fine), x.shape[1]))
         np.add.at(sums, group, x)

@@ -354,6 +354,8 @@ def _finish(
         params_digest=cfg.digest(params),
         config=cfg.to_dict(config),
         train=cfg.to_dict(plan.train) if plan.train else None,
+        trained=training.made_of(config.detector.checkpoint),
+        environment=result.get("environment"),
         identity=plan.identity,
         digests={
             "config": cfg.digest(plan.config),

@@ -10,6 +10,7 @@ from gsal_fo import config as cfg
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.fo import progress
 from gsal_fo.fo.dataset import filtered, folders, pool
+from gsal_fo.run_folder import shards
 from gsal_fo.worker.process import check_processes, run_worker
 
 WORKER, FIT_WORKER = "lightning_modules.train", "lightning_modules.fit_diffusion"
@@ -35,7 +36,8 @@ def train(
         out: the checkpoint folder, new or empty, by default ``$GSAL_HOME/detectors/<dataset>/<digest>``.
         config: constants of the training.
         run_dir: where the worker keeps its files, by default beside ``out``.
-        processes: worker processes on this machine.
+        processes: worker processes on this machine, which share each batch. On a CPU one is enough: its threads take an
+            image each, and neither number changes the detector.
         on_event: receives the worker's events; None shows a bar on a terminal.
 
     Returns:
@@ -100,7 +102,7 @@ def fit(
         out: folder of the model, new or empty.
         run_dir: where latents and checkpoints lie until it is written, by default beside ``out``.
         processes: worker processes on this machine, one per GPU; they share each batch. On a CPU one is enough: its
-            threads use all cores.
+            threads use all cores (as many as a batch has eights), and neither number changes the model.
         on_event: receives the worker's events; None shows a bar on a terminal.
         settings: fields of ``gsal_fo.fit_settings.FitSettings``, such as ``encoder="mobilenet_v2:default"``,
             ``space="features"``, ``size="small"``, ``minutes=10``.
@@ -129,6 +131,18 @@ def fit(
         pool.write_manifest(everything, folder / "manifest.parquet")
         progress.consume(_run(FIT_WORKER, folder, processes, lock), on_event)
     return target
+
+
+def made_of(checkpoint: str | None) -> dict[str, Any] | None:
+    """What a run's record says of its detector: the digest of the images and labels that it was trained on, and where
+    (threads, processes, processor, versions). The same of both, the same settings and seed make the same weights.
+
+    None without a detector; a folder of version 0.1 holds neither.
+    """
+    if checkpoint is None:
+        return None
+    facts = shards.read_json(Path(checkpoint) / "detector.json")
+    return {key: facts.get(key) for key in ("content", "images", "boxes", "final_loss", "environment")}
 
 
 def _absolute_model(name: Any) -> Any:

@@ -69,6 +69,7 @@ STAGES: Mapping[str, pa.Schema] = {
         [
             ("id", pa.string()),
             ("filepath", pa.string()),
+            ("content", pa.string()),  # digest of the file, as ``images.read_image`` gives it
             ("error", pa.string()),  # why the image has no result; null when it has one
             ("width", pa.int32()),
             ("height", pa.int32()),

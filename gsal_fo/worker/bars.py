@@ -14,6 +14,7 @@ STAGES = {
     "assign": "assignment",
     "crops": "diffusion of crops",
     "train": "training the detector",
+    "files": "reading the files",
     "fit": "fitting the diffusion model",
 }
 

@@ -1,6 +1,5 @@
 """Detectors: torchvision Faster R-CNNs that keep each proposal's whole class posterior."""
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, batched_n
 
 from gsal_fo.acquisition.correction import local_contrast
 from gsal_fo.boxes import WHOLE_IMAGE, window_grid, xyxy_px_to_xywh_rel
-from gsal_fo.config import DetectorConfig, TrainConfig
+from gsal_fo.config import DetectorConfig
 from gsal_fo.images import read_image
+from gsal_fo.run_folder.shards import write_json
 from gsal_fo.user_files import read_json, words
 from lightning_modules.data import groups, halved, resized, to_float
 from lightning_modules.detectors.given import SMALLEST_BOX_PX, thinned
@@ -147,7 +147,7 @@ def save(model: FasterRCNN, folder: Path, facts: dict[str, Any]) -> None:
     """Write a checkpoint folder: ``detector.json`` and ``model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    (folder / "detector.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(facts, folder / "detector.json")  # last: a folder that holds it is whole
 
 
 def load(folder: Path) -> tuple[FasterRCNN, dict[str, Any]]:
@@ -245,10 +245,11 @@ class ImageLoader:
     """Decodes a row's image at its own size, but for huge ones; the detector resizes on its device."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        pixels, _ = read_image(row["filepath"])
+        pixels, content = read_image(row["filepath"])
         image = torch.from_numpy(halved(pixels)).permute(2, 0, 1)
         gray = to_float(resized(pixels, CONTRAST_SIDE)).mean(0).numpy()
-        return {"image": image, "height": pixels.shape[0], "width": pixels.shape[1], "gray": gray}
+        size = {"height": pixels.shape[0], "width": pixels.shape[1]}
+        return {"image": image, **size, "gray": gray, "content": content}
 
 
 class Proposer(pl.LightningModule):
@@ -277,7 +278,7 @@ class Proposer(pl.LightningModule):
         head = {"id": row["id"], "filepath": row["filepath"]}
         if row.get("error"):
             return {**head, "error": row["error"]}
-        head |= {"width": row["width"], "height": row["height"]}
+        head |= {name: row[name] for name in ("width", "height", "content")}
         none = np.empty(0, np.float32)
         if found is not None:
             boxes = xyxy_px_to_xywh_rel(found["boxes"].float().cpu().numpy(), 1, 1)
@@ -295,45 +296,3 @@ class Proposer(pl.LightningModule):
         contrast = local_contrast(row["gray"], np.concatenate([WHOLE_IMAGE, boxes]))
         head |= {"image_contrast": float(contrast[0]), "contrast": contrast[1:]}
         return {**head, "boxes": boxes.ravel(), "scores": scores, "posterior": posterior.ravel(), "source": source}
-
-
-class DetectorTrainer(pl.LightningModule):
-    """Trains a detector with torchvision's own losses."""
-
-    def __init__(self, model: FasterRCNN, config: TrainConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-        self.losses: list[float] = []
-
-    def on_train_epoch_start(self) -> None:
-        """Batch statistics of a pretrained backbone stay frozen: batches of a few images would ruin them. Those of a
-        feature pyramid (v2) start from nothing and are learned."""
-        if self.config.backbone != "none":
-            for module in getattr(self.model.backbone, "body", self.model.backbone).modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-
-    def training_step(self, batch: tuple[list[Tensor], list[dict[str, Tensor]]], batch_idx: int) -> Tensor:
-        """Sum of the region proposal and box head losses."""
-        images, targets = batch
-        losses = self.model(list(map(to_float, images)), targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise ValueError(f"the detector's loss became {float(total)} at step {self.global_step}; lower --lr")
-        self.losses.append(float(total.detach()))
-        return total
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with a cosine for "small"; the paper's SGD (lr 0.02 per 16 images, momentum 0.9), warmed up, for the
-        rest."""
-        wanted = [p for p in self.model.parameters() if p.requires_grad]
-        steps, warm = self.config.steps, min(100, self.config.steps // 10 + 1)
-        if self.config.arch == "small":
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(wanted, lr=self.config.lr or 1e-3, weight_decay=1e-4)
-        else:
-            rate = self.config.lr or 0.02 * self.config.batch_size / 16
-            optimizer = torch.optim.SGD(wanted, lr=rate, momentum=0.9, weight_decay=1e-4)
-        rise = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=warm)
-        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - warm))
-        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [warm])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -11,8 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from gsal_fo.fit_settings import SCORE_DEFAULTS, FitSettings
-from lightning_modules import worker
-from lightning_modules.fit_diffusion.callbacks import Guard, Ticker, WholeCheckpoint
+from lightning_modules import passes, worker
+from lightning_modules.callbacks import Ticker, WholeCheckpoint
+from lightning_modules.environment import environment
+from lightning_modules.fit_diffusion.callbacks import Guard
 from lightning_modules.fit_diffusion.folder import save
 from lightning_modules.fit_diffusion.latents import Latents
 from lightning_modules.fit_diffusion.spaces import Coder, facts_of
@@ -62,24 +64,27 @@ def fit(
     steps = settings.epochs * batches.per_epoch if settings.epochs else settings.steps
     if batches.size < worker.world():
         raise ValueError(f"{worker.world()} processes cannot share batches of {batches.size}; start fewer")
-    module = LatentTrainer(unet, scheduler, settings, batches, steps)
-    guard = Guard(HeldOut(latents, settings, total_t), check=settings.check, patience=settings.patience, steps=steps)
-    callbacks: list[pl.Callback] = [guard, Ticker(lambda step: on_step(step, steps))]
-    if checkpoint:
-        callbacks.append(WholeCheckpoint(checkpoint, settings.checkpoint_s))
-    timer = pl.callbacks.Timer(duration=timedelta(minutes=settings.minutes))
-    trainer = worker.trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        gradient_clip_val=1.0,
-        precision=precision_of(settings),
-        callbacks=[*callbacks, timer],
-        enable_checkpointing=checkpoint is not None,
-        num_sanity_val_steps=0,
-    )
-    ticks: DataLoader = DataLoader(range(steps), batch_size=None)  # type: ignore[arg-type]
-    resume = str(checkpoint) if checkpoint and checkpoint.is_file() else None
-    trainer.fit(module.train(), ticks, ckpt_path=resume, weights_only=True)
+    with passes.Crew() as crew:
+        module = LatentTrainer(unet, scheduler, settings, batches, steps, crew)
+        held_out = HeldOut(latents, settings, total_t)
+        guard = Guard(held_out, check=settings.check, patience=settings.patience, steps=steps)
+        callbacks: list[pl.Callback] = [guard, Ticker(lambda step: on_step(step, steps))]
+        if checkpoint:
+            callbacks.append(WholeCheckpoint(checkpoint, settings.checkpoint_s))
+        timer = pl.callbacks.Timer(duration=timedelta(minutes=settings.minutes))
+        trainer = worker.trainer(
+            max_steps=steps,
+            max_epochs=-1,
+            gradient_clip_val=1.0,
+            precision=precision_of(settings),
+            callbacks=[*callbacks, timer],
+            enable_checkpointing=checkpoint is not None,
+            num_sanity_val_steps=0,
+            strategy=passes.strategy(),
+        )
+        ticks: DataLoader = DataLoader(range(steps), batch_size=None)  # type: ignore[arg-type]
+        resume = str(checkpoint) if checkpoint and checkpoint.is_file() else None
+        trainer.fit(module.train(), ticks, ckpt_path=resume, weights_only=True)
     module.cpu()
     best = module.average.module.eval()
     best.load_state_dict(guard.best)
@@ -99,6 +104,7 @@ def fit(
             "held_out_loss": round(sum(losses.values()) / len(losses), 5),
             "held_out_loss_by_t": losses,
             "parameters": sum(p.numel() for p in unet.parameters()),
+            "environment": environment(threads=crew.threads, to_the_bit=True),
         },
         **(about or {}),
     }

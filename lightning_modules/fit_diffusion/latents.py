@@ -14,8 +14,10 @@ from torch import Tensor
 from gsal_fo.fit_settings import FitSettings
 from gsal_fo.run_folder.shards import ShardError, read_json, write_json
 from lightning_modules.fit_diffusion.spaces import FEWEST, Coder, choose_axes, project, raw_latents
+from lightning_modules.passes import Crew
 
 BATCH = 16
+PASS = 4  # images that go through the encoder together on a CPU: a pass of a thread
 AXES_IMAGES = 500  # axes come from the first so many images: 128 000 cells at 16 x 16
 AXES_BYTES = 2**30  # and from no more of their raw features than this
 HELD_OUT = 10  # every tenth image is held out
@@ -147,7 +149,9 @@ def collect(
     def flush() -> None:
         if not waiting:
             return
-        raw = raw_latents(waiting, coder, settings)
+        size = BATCH if crew.gpu else PASS
+        parts = [waiting[i : i + size] for i in range(0, len(waiting), size)]
+        raw = torch.cat(list(crew.map(lambda part: raw_latents(part, coder, settings), parts)))
         if store.axes is not None:
             store.append(raw, list(waiting), seen)
         else:
@@ -157,15 +161,16 @@ def collect(
                 start()
         waiting.clear()
 
-    for image in images:
-        seen += 1
-        on_image()
-        if image is not None:
-            waiting.append(image)
-        if len(waiting) == BATCH:
-            flush()
-    flush()
-    start()
+    with Crew() as crew:
+        for image in images:
+            seen += 1
+            on_image()
+            if image is not None:
+                waiting.append(image)
+            if len(waiting) == BATCH:
+                flush()
+        flush()
+        start()
     result = store.finish()
     result.keep = temporary
     return result

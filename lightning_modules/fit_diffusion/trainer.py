@@ -1,10 +1,10 @@
 """Training a U-Net on latents: every step is a function of (seed, step), so that an interrupted fit goes on exactly."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -13,16 +13,36 @@ from gsal_fo.fit_settings import FitSettings
 from lightning_modules import worker
 from lightning_modules.fit_diffusion.latents import Latents
 from lightning_modules.fit_diffusion.unet import window_of
+from lightning_modules.passes import Crew, PassTrainer
 
 WARM_UP = 50  # steps
+PASS = 8  # examples that go through the U-Net together on a CPU: a pass of a thread. By 16 a step costs 6 % more of one
+# thread than whole, by 8 a quarter, by 4 a half (batches of 32); but a batch keeps only as many threads busy as it has
+# passes
 Example = tuple[Tensor, Tensor, Tensor]  # clean latents (B, C, w, w), diffusion steps (B,), noise
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for B examples: rows of the latents, corners (B, 2) of windows, mirrored (B,), diffusion steps t
+    (B,), noise (B, C, w, w)."""
+
+    rows: np.ndarray
+    corners: np.ndarray
+    mirrored: np.ndarray
+    t: np.ndarray
+    noise: np.ndarray
+
+    def part(self, own: slice) -> "Draw":
+        """Some of the examples."""
+        return Draw(self.rows[own], self.corners[own], self.mirrored[own], self.t[own], self.noise[own])
 
 
 class Batches:
     """Training examples by step number: which images, windows, mirrors, diffusion steps and noise.
 
     No loader's position and no generator's state decides them, so a checkpoint needs neither. Each epoch is a new order
-    of the images, cut into whole batches. Of a batch a process takes every ``world``-th example.
+    of the images, cut into whole batches.
     """
 
     def __init__(self, latents: Latents, settings: FitSettings, diffusion_steps: int) -> None:
@@ -31,8 +51,8 @@ class Batches:
         self.size = min(settings.batch, len(latents.train))
         self.per_epoch = len(latents.train) // self.size
 
-    def __call__(self, step: int) -> Example:
-        """This process's share of the batch of ``step``."""
+    def draw(self, step: int) -> Draw:
+        """The whole batch of ``step``."""
         epoch, place = divmod(step, self.per_epoch)
         order = np.random.default_rng([self.seed, 1, epoch]).permutation(self.latents.train)
         rng = np.random.default_rng([self.seed, 2, step])
@@ -42,10 +62,13 @@ class Batches:
         # One diffusion step in each of B equal parts of [0, T): the loss of a batch varies less than with free draws.
         t = (np.arange(self.size) + rng.random(self.size)) * self.diffusion_steps / self.size
         noise = rng.standard_normal((self.size, self.latents.z.shape[1], self.window, self.window), dtype=np.float32)
-        own = slice(worker.rank(), None, worker.world())
-        z = cut(self.latents.read(rows[own]), corners[own], self.window)
-        z = torch.where(torch.from_numpy(mirrored[own]).view(-1, 1, 1, 1), z.flip(3), z)
-        return z, torch.from_numpy(t[own].astype(np.int64)), torch.from_numpy(noise[own])
+        return Draw(rows, corners, mirrored, t.astype(np.int64), noise)
+
+    def example(self, draw: Draw) -> Example:
+        """The examples that were drawn."""
+        z = cut(self.latents.read(draw.rows), draw.corners, self.window)
+        z = torch.where(torch.from_numpy(draw.mirrored).view(-1, 1, 1, 1), z.flip(3), z)
+        return z, torch.from_numpy(draw.t), torch.from_numpy(draw.noise)
 
 
 def cut(z: Tensor, corners: np.ndarray, side: int) -> Tensor:
@@ -67,14 +90,16 @@ def warmed_average(decay: float) -> Any:
     return update
 
 
-class LatentTrainer(pl.LightningModule):
+class LatentTrainer(PassTrainer):
     """Mean squared error of the U-Net's prediction at random diffusion steps, and an average of its weights.
 
     Source: Ho et al. 2020 (arXiv:2006.11239) Algorithm 1; v-prediction by Salimans & Ho 2022 (arXiv:2202.00512).
     """
 
-    def __init__(self, unet: nn.Module, scheduler: Any, settings: FitSettings, batches: Batches, steps: int) -> None:
-        super().__init__()
+    def __init__(
+        self, unet: nn.Module, scheduler: Any, settings: FitSettings, batches: Batches, steps: int, crew: Crew
+    ) -> None:
+        super().__init__(crew)
         self.unet, self.scheduler, self.settings, self.batches, self.steps = unet, scheduler, settings, batches, steps
         self.average = AveragedModel(unet, multi_avg_fn=warmed_average(settings.ema)).requires_grad_(False)
 
@@ -89,12 +114,19 @@ class LatentTrainer(pl.LightningModule):
             target = noise if kind == "epsilon" else z
         return (unet(noised, t).sample - target).square().flatten(1).mean(1)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The step's own batch; what the loader hands in is only a tick."""
-        errors = self.errors(self.unet, self.batches(self.global_step))
-        return (
-            errors.sum() * worker.world() / self.batches.size
-        )  # DDP's mean is then the whole batch's, shared evenly or not
+    @property
+    def net(self) -> nn.Module:
+        """The U-Net."""
+        return self.unet
+
+    def passes(self, step: int) -> list[Draw]:
+        """Some examples each; on GPUs the share of each process."""
+        draw = self.batches.draw(step)
+        return [draw.part(own) for own in shares(self.batches.size, self.crew)]
+
+    def pass_loss(self, part: Draw, net: nn.Module) -> Tensor:
+        """What the examples add to the batch's mean."""
+        return self.errors(net, self.batches.example(part)).sum() / self.batches.size
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step, then the average: before any callback looks at the weights or saves them."""
@@ -127,19 +159,28 @@ class HeldOut:
         self.z = cut(latents.read(rows), corners, window)
         self.noise = torch.from_numpy(rng.standard_normal(tuple(self.z.shape), dtype=np.float32))
         assert settings.guard is not None
-        self.guard, self.T, self.batch = settings.guard, diffusion_steps, settings.batch
+        self.guard, self.T = settings.guard, diffusion_steps
         self.levels = sorted({*self.LEVELS, self.guard})
 
     @torch.no_grad()
     def losses(self, module: LatentTrainer) -> dict[float, float]:
         """Loss by noise level; over all processes, each having done its share."""
-        own = slice(worker.rank(), None, worker.world())
-        z, noise = self.z[own], self.noise[own]
-        out = torch.zeros(len(self.levels), dtype=torch.float64)
-        for i, level in enumerate(self.levels):
-            for start in range(0, len(z), self.batch):
-                part = slice(start, start + self.batch)
-                t = torch.full((len(z[part]),), min(int(level * self.T), self.T - 1))
-                out[i] += module.errors(module.average.module, (z[part], t, noise[part])).double().sum().cpu()
-        total = module.trainer.strategy.reduce(out.to(module.device), reduce_op="sum")
-        return dict(zip(self.levels, (total.cpu() / len(self.z)).tolist(), strict=True))
+        unet, levels, images = module.average.module, len(self.levels), len(self.z)
+
+        def term(work: tuple[int, slice]) -> Tensor:
+            level, own = work
+            z, noise = self.z[own], self.noise[own]
+            t = torch.full((len(z),), min(int(self.levels[level] * self.T), self.T - 1))
+            out = torch.zeros(levels, device=module.device)
+            out[level] = module.errors(unet, (z, t, noise)).sum() / images
+            return out
+
+        work = [(level, own) for level in range(levels) for own in shares(images, module.crew)]
+        return dict(zip(self.levels, module.crew.total(term, work, levels).tolist(), strict=True))
+
+
+def shares(count: int, crew: Crew) -> list[slice]:
+    """``count`` examples cut into passes; on GPUs into the processes' shares."""
+    if crew.gpu:
+        return [slice(rank, None, worker.world()) for rank in range(min(count, worker.world()))]
+    return [slice(start, start + PASS) for start in range(0, count, PASS)]

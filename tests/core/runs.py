@@ -33,6 +33,7 @@ def image(sample_id: str, fine: list[int], *, rng: np.random.Generator | None = 
     row = {
         "id": sample_id,
         "error": None,
+        "content": f"file {sample_id}",
         "role": "pool",
         "width": 100,
         "height": 50,

@@ -154,6 +154,23 @@ def test_the_trial_takes_labeled_images_of_the_graph_and_not_too_many(tmp_path):
         {"id": "d", "role": "labeled", "labels": []},
     ]
     assert write("few", rows) == {"a"}
-    many = [{"id": f"m{k}", "role": "labeled", "labels": ["dent"]} for k in range(TRIAL_IMAGES + 50)]
-    taken = write("many", many)
-    assert len(taken) == TRIAL_IMAGES and write("reversed", many[::-1]) == taken
+
+
+def test_which_labeled_images_are_tried_hangs_on_annotations_and_files_not_on_ids_names_or_order(tmp_path):
+    """Half of the images have a box of their own, half are annotated alike, and one of those cannot be read."""
+    rng, count, taken = np.random.default_rng(0), TRIAL_IMAGES + 50, []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder, order in (("a", np.arange(count)), ("b", rng.permutation(count))):
+        rows = []
+        for place, k in enumerate(order.tolist()):
+            file = tmp_path / folder / str(place)
+            if k < count - 1:
+                file.write_text(f"picture {k}")
+            box = [k / count, 0.0, 0.1, 0.1] if k % 2 else [0.0, 0.0, 1.0, 1.0]
+            row = {"id": f"{folder}{place}", "filepath": str(file), "boxes": box, "labels": ["dent"]}
+            rows.append({**row, "role": "labeled"})
+        shards.write_table(pa.Table.from_pylist(rows, schema=shards.MANIFEST), tmp_path / f"{folder}.parquet")
+        got = trial_images(tmp_path / f"{folder}.parquet", graph())
+        taken.append({int(order[int(i[1:])]) for i in got})
+    assert taken[0] == taken[1] and len(taken[0]) == TRIAL_IMAGES

@@ -131,10 +131,31 @@ def test_the_choice_reads_the_labels_of_the_run_and_the_constants_of_the_ranking
     for params in (GsalParams(), GsalParams(rarity="graded", alpha=1, beta=0)):
         want = rank(table, graph(), {"void": 2}, params).scores.score  # "odd" looks like void, twice
         got = screen_run(run, graph(), 0.5, seed=3, params=params).weight
-        np.testing.assert_array_equal(got, choose(table.ids, want, 0.5, seed=3))
+        np.testing.assert_array_equal(got, choose("file " + table.ids, want, 0.5, seed=3))
         weights.append(got)
     assert (weights[0] != weights[1]).any(), "the constants decide, too"
     np.testing.assert_array_equal(screen_run(run, graph(), 0.5, seed=3).weight, weights[0])
+
+
+def test_the_same_images_are_chosen_whatever_their_ids_and_order(tmp_path):
+    """Equal scores all over, so that content alone decides which are highest and which are drawn."""
+    chosen = []
+    for name, ids in (("one", range(10)), ("two", [7, 3, 9, 0, 2, 8, 5, 1, 6, 4])):
+        rows = [image("same", [0, 0]) | {"id": f"{name}{k}", "content": f"file {i}"} for k, i in enumerate(ids)]
+        write_run(tmp_path / name, rows)
+        (tmp_path / name / "difficulty").rename(tmp_path / name / "screening")
+        shards.write_json({"unknown": {}}, tmp_path / name / "assigned.json")
+        weight = dict(zip(ids, screen_run(tmp_path / name, graph(), 0.5, seed=3).weight, strict=True))
+        chosen.append(weight)
+    assert chosen[0] == chosen[1] and sorted(chosen[0].values()) == [0] * 5 + [1] * 3 + [3.5] * 2
+
+
+def test_a_run_that_knows_no_digest_of_a_file_is_not_screened(tmp_path):
+    write_run(tmp_path, [image("old", [0, 0]) | {"content": None}])
+    (tmp_path / "difficulty").rename(tmp_path / "screening")
+    shards.write_json({"unknown": {}}, tmp_path / "assigned.json")
+    with pytest.raises(shards.ShardError, match="image old has no digest of its file; delete"):
+        screen_run(tmp_path, graph(), 0.5, seed=0)
 
 
 def test_an_image_whose_crops_fail_fails_alone_and_says_why(tmp_path):

@@ -122,6 +122,17 @@ def test_prototypes_by_hand():
     assert got.margin[3] == pytest.approx((odds - 1) / (1 + odds), abs=1e-5)
 
 
+def test_prototypes_are_the_same_to_the_bit_whatever_the_order_of_the_crops():
+    rng = np.random.default_rng(0)
+    crops = rng.normal(size=(60, 32)).astype(np.float16)
+    labels = [["a", "b", "c"][k] for k in rng.integers(0, 3, 60)]
+    one = Prototypes.fit(crops, labels, ["a", "b", "c"])
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(60)
+        other = Prototypes.fit(crops[order], [labels[k] for k in order], ["a", "b", "c"])
+        assert np.array_equal(one.vectors, other.vectors) and one.limit == other.limit
+
+
 def test_the_limit_expects_of_labeled_crops_what_it_expects_of_new_ones():
     """Four crops a class, spread widely: against their own mean they look near, and new ones of the class would not
     match."""

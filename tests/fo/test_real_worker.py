@@ -88,8 +88,13 @@ def test_train_score_select_with_bad_images_among_the_good(blobs, settings, tmp_
     assert {name: s.gsal_rank is not None for name, s in odd.items()} == expected
     assert all((s.gsal_error is None) == expected[name] for name, s in odd.items())
     assert odd["gone.png"].gsal_error == "the file is missing"
-    counts = gfo.runs.load(blobs, key).config.counts
+    record = gfo.runs.load(blobs, key).config
+    counts = record.counts
     assert (counts["pool"], counts["scored"], counts["failed"]) == (21, 17, 4)
+    assert (record.trained["images"], record.trained["boxes"], len(record.trained["content"])) == (6, 6, 32)
+    assert record.trained["environment"]["repeats"] == "to the bit"
+    assert (record.environment["processes"], record.environment["repeats"]) == (1, "to rounding")
+    assert record.environment["versions"]["torch"]
     batch = gfo.select(blobs, 17)
     assert not {s.id for n, s in odd.items() if not expected[n]} & set(batch.values("id"))
     assert all(Path(m.map_path).is_file() for m in batch.values("gsal_map"))

@@ -14,6 +14,9 @@ from gsal_fo.run_folder import shards
 from lightning_modules.data import to_float
 from lightning_modules.detectors import faster_rcnn as D
 from lightning_modules.detectors.given import thinned
+from lightning_modules.detectors.training import DetectorTrainer
+from lightning_modules.labeled import LabeledImages
+from lightning_modules.passes import Crew
 from tests.modules.helpers import BOXES, run_here, write_images, write_run
 
 LOOSE = DetectorConfig(score_floor=0.05, nms_iou=0.5, max_proposals=10)
@@ -86,7 +89,8 @@ def test_the_papers_recipe_is_the_large_detectors_default():
     assert model.transform.min_size == (600,)
     for batch, rate in ((16, 0.02), (4, 0.005)):
         config = TrainConfig(arch="r50_fpn", backbone="none", batch_size=batch)
-        optimizer = D.DetectorTrainer(model, config).configure_optimizers()["optimizer"]
+        module = DetectorTrainer(model, config, LabeledImages([], [], seed=0, batch=batch), Crew())
+        optimizer = module.configure_optimizers()["optimizer"]
         group = optimizer.param_groups[0]
         assert type(optimizer) is torch.optim.SGD and (group["initial_lr"], group["momentum"]) == (rate, 0.9)
 

@@ -61,6 +61,36 @@ def test_batches_loaders_and_processes_change_neither_scores_nor_picks(noise, re
         assert picks(run) == picks(tmp_path / "one")
 
 
+def test_order_ids_and_names_change_neither_scores_nor_picks(images, model, tmp_path):
+    """Screened, so that what is drawn and calibrated counts, too; prototypes are learned from the labeled crops."""
+    settings = DiffusionConfig(model=str(model), crop_size=16, screen=0.5)
+    for name in ("one", "two"):
+        write_run(tmp_path / name, images, model=model, diffusion=settings)
+    run, known = tmp_path / "two", {}
+    rows = pq.read_table(run / "manifest.parquet").to_pylist()
+    for place, k in enumerate(np.random.default_rng(3).permutation(len(rows)).tolist()):
+        file = run / f"{len(rows) - place}.bin"
+        file.write_bytes(images[k].read_bytes())
+        known[f"x{place:02d}"] = rows[k]["id"]
+        rows[k] |= {"id": f"x{place:02d}", "filepath": str(file)}
+    rows.sort(key=lambda row: row["id"])
+    shards.write_table(pa.Table.from_pylist(rows, schema=shards.MANIFEST), run / "manifest.parquet")
+    for name in ("one", "two"):
+        done = run_here(tmp_path / name)
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = load_pool(tmp_path / "one"), load_pool(run)
+    place = {str(i): row for row, i in enumerate(one.ids)}
+    order = [place[known[str(i)]] for i in two.ids]
+    assert order != sorted(order) and 0 < one.screened.sum() < len(one.ids)
+    np.testing.assert_array_equal(two.screened, one.screened[order])
+    for name in ("image_error", "image_variance"):
+        np.testing.assert_allclose(getattr(two, name), getattr(one, name)[order], rtol=1e-5)
+    for name in ("proposal_error", "proposal_variance", "prob"):
+        mine = [getattr(one, name)[one.proposal_image == row] for row in order]
+        np.testing.assert_allclose(getattr(two, name), np.concatenate(mine), rtol=1e-4)
+    assert [known[i] for i in picks(run)] == picks(tmp_path / "one")
+
+
 @pytest.mark.parametrize("noise", ["shared", "per_sample"])
 def test_bf16_ranks_as_float32(noise, tmp_path):
     """Slices and the embedded model, as in use: a model of random weights finds all images equally hard, to within what
