@@ -51,6 +51,8 @@ def test_the_power_mean_may_be_infinite():
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
 def test_no_text_setting_takes_anything_else(kind):
     for name, _ in fields(kind, str):
+        if name == "settings":  # texts by name, a mapping
+            continue
         for value in ([1], {"a": 1}, 3, True, "\ud800", "a\nb", b"x"):
             with pytest.raises(ValueError, match=rf"\b{name}\b"):
                 kind(**{name: value})

@@ -234,9 +234,7 @@ def test_a_deleted_selection_is_cancelled_and_a_deleted_scoring_leaves_nothing_t
     apart.delete_run("gsal_select_001")
     assert problems(apart) == [] and (lines(apart)[-1]["kind"], lines(apart)[-1]["round"]) == ("cancel", 1)
     apart.delete_run(FIRST)
-    lost = (
-        "gsal_select_002: its scoring gsal_score_001 is gone from the dataset, and its picks cannot be proven any more"
-    )
+    lost = "gsal_select_002: its scoring gsal_score_001 is gone from the dataset, and its picks cannot be proven"
     assert cli.main(["audit", "verify", apart.name]) == 1 and lost in capsys.readouterr().err
     second = gfo.score(apart, concepts=graph)
     gfo.select(apart, 1, run_key=second)

@@ -6,7 +6,7 @@ from fiftyone import ViewField as F
 
 import gsal_fo.fo as gfo
 from gsal_fo.cli import main
-from gsal_fo.fo.app import forms, live, views, why
+from gsal_fo.fo.app import forms, live, saved_views, why
 from gsal_fo.fo.console import batch_of, open_samples
 from tests.fo_pool import box, picture
 
@@ -76,9 +76,9 @@ def test_a_round_of_one_slice_from_score_to_cancel(grouped, graph, tiny, tmp_pat
     grouped.reload()
     names = gfo.setup_views(grouped)
     shown = {n: grouped.load_saved_view(n) for n in names}
-    assert {len(shown[v + n]) for v, n in ((views.OURS, "top of pool"),)} == {4}
-    assert len(shown[views.OURS + "latest round"]) == 2 and len(shown[views.OURS + "failed"]) == 0
-    assert len(shown[views.OURS + "crops, hardest first"]) == 8, "two proposals of each of four images"
+    assert {len(shown[v + n]) for v, n in ((saved_views.OURS, "top of pool"),)} == {4}
+    assert len(shown[saved_views.OURS + "latest round"]) == 2 and len(shown[saved_views.OURS + "failed"]) == 0
+    assert len(shown[saved_views.OURS + "crops, hardest first"]) == 8, "two proposals of each of four images"
 
     nodes = {r["node"]: r for r in gfo.coverage(grouped)}
     assert nodes["subsurface"]["labeled"] == 2 and nodes["petal"]["labeled"] == 0

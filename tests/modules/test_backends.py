@@ -147,5 +147,5 @@ def test_options_that_cannot_be_are_refused(sd):
         load_denoiser(str(sd), precision="fp8")
     with pytest.raises(ValueError, match="precision must be one of"):
         DiffusionConfig(precision="half")
-    with pytest.raises(ValueError, match="channels_last must be true or false; got 'yes'"):
+    with pytest.raises(ValueError, match='channels_last must be true or false; got "yes"'):
         DiffusionConfig(channels_last="yes")
