@@ -22,7 +22,7 @@ from tests.fuzz.mutating import mangled
 
 COUNT = int(os.environ.get("GSAL_FUZZ") or 40)
 SEED = int(os.environ.get("GSAL_FUZZ_SEED") or 1)
-SLOW = 10.0  # seconds
+SLOW = 10.0  # seconds of this process alone
 DATA = Path(config.__file__).parent
 GRAPHS = [p.read_bytes() for p in sorted((DATA / "graphs").glob("*.yaml"))]
 WORDS = [(DATA / "vocabularies" / "default.yaml").read_bytes()]
@@ -71,7 +71,7 @@ def test_a_mutated_text_file_is_read_or_one_short_sentence(tmp_path, kind):
     wrong, taken = [], 0
     for k in range(COUNT):
         path.write_bytes(raw := odd_yaml(rng.choice(seeds), rng))
-        started = time.monotonic()
+        started = time.process_time()
         try:
             read(path)
             taken += 1
@@ -81,7 +81,7 @@ def test_a_mutated_text_file_is_read_or_one_short_sentence(tmp_path, kind):
                 wrong.append((k, raw[:300], text[:300]))
         except Exception as error:
             wrong.append((k, raw[:300], f"{type(error).__name__}: {error}"[:300]))
-        if time.monotonic() - started > SLOW:
+        if time.process_time() - started > SLOW:
             wrong.append((k, raw[:300], "slow"))
     assert wrong == []
     assert 0 < taken < COUNT, "some are taken, some are not"
@@ -118,10 +118,10 @@ def test_a_mutated_image_is_read_or_one_short_sentence(tmp_path, suffix, raw):
     rng, path = random.Random(f"{SEED} {suffix}"), tmp_path / f"f.{suffix}"
     for _ in range(COUNT):
         path.write_bytes(mangled(raw, rng) or b"x")
-        started = time.monotonic()
+        started = time.process_time()
         for ask in (images.read_image, images.upright_size, images.raw_size, images.orientation):
             try:
                 ask(path)
             except images.ImageError as error:
                 assert str(path) in str(error) and len(error.reason) < 250 and error.reason.isprintable()
-        assert time.monotonic() - started < SLOW
+        assert time.process_time() - started < SLOW
