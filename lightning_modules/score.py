@@ -151,6 +151,10 @@ class Difficulty:
         self.run.predict(name, stage, module, loader, files, digest=mark, wanted=wanted)
         if cache:
             cache.close()
+            for text in cache.tell():
+                self.run.reporter.note(text)
+            if worker.rank() == 0:
+                cache.remove_damaged()
         for key, count in zip(("scored", "elements"), summed(module.scored, module.elements), strict=True):
             self.facts[key] += count
 

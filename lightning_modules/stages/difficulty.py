@@ -86,8 +86,10 @@ class DifficultyLoader:
         crop_keys = [] if self.crop_size is None else [f"{image_key}:{_name(box)}" for box in boxes]
         wanted = [*([] if self.size is None else [image_key]), *crop_keys]
         known = self.cache.get(wanted) if self.cache else {}
+        trouble = dict(self.cache.trouble) if self.cache else {}
         missing = [i for i, key in enumerate(crop_keys) if key not in known]
         out: dict[str, Any] = {"quantized": boxes, "image_key": image_key, "crop_keys": crop_keys, "known": known}
+        out["cache_trouble"] = trouble
         if self.size is not None and image_key not in known:
             out["image"] = resized(pixels, self.size)
         if missing and self.crop_size is not None:
@@ -159,6 +161,8 @@ class DiffusionScorer(pl.LightningModule):
             values = torch.stack([reduce_map(maps[:, i], self.settings["reduce"]) for i in (0, 1)], 1).cpu().numpy()
             fresh |= dict(zip(keys, values, strict=True))
         if self.cache:
+            for row in good:
+                self.cache.trouble |= row["cache_trouble"]
             self.cache.put(fresh)
         return [self._row(row, fresh) for row in batch]
 

@@ -45,24 +45,84 @@ def test_a_changed_part_is_read_again(run):
     same(cache.load(run), load_pool(run))
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
-def test_a_damaged_cache_is_made_again(run, content):
-    cache.load(run)
-    (run / cache.COLUMNS).write_bytes(content)
-    same(cache.load(run), load_pool(run))
+def damages(path):
+    raw, rng = path.read_bytes(), np.random.default_rng(0)
+    yield from ((b"", "empty"), (b"no archive", "text"), (b"PK\x03\x04 cut short", "head"), (raw[:-20], "cut"))
+    yield rng.bytes(len(raw)), "noise"
+    for at in rng.choice(len(raw), 40, replace=False):
+        changed = bytearray(raw)
+        changed[at] ^= 1 << int(rng.integers(8))
+        yield bytes(changed), f"bit of byte {at}"
 
 
-def test_image_vectors_are_in_the_order_of_the_table(run):
+def test_a_damaged_cache_is_told_and_made_again(run, caplog):
+    table, path = cache.load(run), run / cache.COLUMNS
+    raw = path.read_bytes()
+    for content, what in damages(path):
+        path.write_bytes(content)
+        caplog.clear()
+        same(cache.load(run), table)
+        assert [r.message for r in caplog.records if f"{path} is damaged" in r.message], what
+        caplog.clear()
+        same(cache.load(run), table)
+        assert not caplog.records and path.read_bytes() == raw, what
+
+
+def test_values_that_somebody_wrote_into_the_cache_are_not_read(run):
+    table, path = cache.load(run), run / cache.COLUMNS
+    with np.load(path) as stored:
+        columns = {name: stored[name] for name in stored.files}
+    columns["image_error"] = columns["image_error"][::-1]
+    np.savez(path, **columns)
+    same(cache.load(run), table)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"made from": 3}'])
+def test_a_cache_whose_mark_is_damaged_is_made_again(run, content):
+    table = cache.load(run)
+    (run / f"{cache.COLUMNS}.mark").write_text(content)
+    same(cache.load(run), table)
+    assert "checksum" in (run / f"{cache.COLUMNS}.mark").read_text()
+
+
+@pytest.fixture
+def embedded(run):
+    """The same run with embeddings: image k has k in every place; one image has none, and one labeled image has one."""
     table = load_pool(run)
-    assert cache.image_vectors(run, table) is None  # the detector assigned: no embeddings
-    vectors = {str(i): np.full(3, k, dtype=np.float16) for k, i in enumerate(table.ids)}
     lost = str(table.ids[4])
     rows = [
-        {"id": i, "role": "pool", "embeddings": np.zeros(3), "image": [] if i == lost else v, "dim": 3}
-        for i, v in reversed(vectors.items())
+        {"id": str(i), "role": "pool", "embeddings": np.zeros(3), "image": np.full(3, k, dtype=np.float16), "dim": 3}
+        for k, i in enumerate(table.ids)
     ]
-    shards.write_part(run, "concepts", [*rows, {**rows[0], "id": "labeled", "role": "labeled"}], digest="d")
+    rows[4] = {"id": lost, "role": "pool", "error": "its crops cannot be cut"}
+    shards.write_part(run, "concepts", [*rows[::-1], {**rows[0], "id": "labeled", "role": "labeled"}], digest="d")
+    return run
+
+
+def test_image_vectors_are_those_of_the_rows_asked_for(run):
+    assert cache.image_vectors(run, load_pool(run), [0]) is None  # the detector assigned: no embeddings
+
+
+def test_image_vectors_are_in_the_order_of_the_table(embedded):
+    table = load_pool(embedded)
     for _ in range(2):  # made, then read
-        found = cache.image_vectors(run, table)
-        assert found.dtype == np.float16 and np.isnan(found[4]).all()
-        assert [float(v[0]) for k, v in enumerate(found) if k != 4] == [0, 1, 2, 3, 5]
+        found = cache.image_vectors(embedded, table, [5, 0, 4])
+        assert found.dtype == np.float16 and found.shape == (3, 3)
+        np.testing.assert_array_equal(found, np.float16([[5] * 3, [0] * 3, [np.nan] * 3]))
+    assert cache.image_vectors(embedded, table, []).shape == (0, 3)
+
+
+def test_damaged_vectors_are_told_and_made_again(embedded, caplog):
+    table, path = load_pool(embedded), embedded / cache.VECTORS
+    rows = list(range(len(table.ids)))
+    right = cache.image_vectors(embedded, table, rows)
+    raw = path.read_bytes()
+    for content, what in damages(path):
+        path.write_bytes(content)
+        caplog.clear()
+        np.testing.assert_array_equal(cache.image_vectors(embedded, table, rows), right, err_msg=what)
+        assert [r.message for r in caplog.records] == [f"{path} is damaged; it is made again from the parts"], what
+        assert path.read_bytes() == raw, what
+    changed = np.frombuffer(raw, np.uint8).reshape(len(rows), -1)
+    path.write_bytes(changed[::-1].tobytes())  # whole rows, of other images
+    np.testing.assert_array_equal(cache.image_vectors(embedded, table, rows), right)

@@ -166,5 +166,5 @@ def picks_view(dataset: fo.Dataset, ids: list[str]) -> fo.DatasetView:
 
 
 def _repeats(now: live.Live, rows: list[int], alike: float) -> list[tuple[int, int, float]] | None:
-    vectors = cache.image_vectors(Path(now.record.run_dir), now.state.table)
-    return None if vectors is None else pure.near_duplicates(np.asarray(vectors[rows]), alike)
+    vectors = cache.image_vectors(Path(now.record.run_dir), now.state.table, rows)
+    return None if vectors is None else pure.near_duplicates(vectors, alike)
