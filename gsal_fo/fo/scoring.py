@@ -231,6 +231,8 @@ def _place(plan: Plan, run_key: str | None, run_dir: str | Path | None, running:
         key = key if kept.get(key, folder) == folder else None  # another scoring was given it meanwhile
     if key is None:
         taken = [p.name for p in home.glob("*")] if folder is None else []
+        # A round of a scoring that was deleted still names it: its key is not given to another.
+        taken += [str(runs.load(dataset, k).config.score_run) for k in runs.select_keys(dataset)]
         key = runs.next_key(dataset, runs.SCORE, [*taken, *running])
     elif key in running:
         raise ValueError(

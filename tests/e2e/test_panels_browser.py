@@ -103,7 +103,8 @@ def test_a_batch_is_looked_at_then_tagged(page, app, pool, shots):
     panel.get_by_text("Tag this batch (4)").dblclick()
     expect(panel.get_by_text("4 images tagged").first).to_be_visible()
     ui.shoot(page, shots, "12_tagged")
-    ui.wait_until(page, lambda: len(answers) == 2)
+    ui.wait_until(page, lambda: len(answers) >= 1)
+    page.wait_for_load_state("networkidle")  # the second click reaches the server only where it came before the lock
     pool.reload()
     assert len(gfo.runs.select_keys(pool)) == before + 1, "both clicks have tagged one round"
     tag = gfo.runs.load(pool, gfo.runs.select_keys(pool)[-1]).config.tag

@@ -80,7 +80,7 @@ os.environ.update(GSAL_HOME=str(out / "home"), PYTHONPATH={workers!r})
 TIMES = ("last_modified_at", "created_at", "_id", "_dataset_id", "gsal_sent", "when", "time", "seconds", "since")
 # A checksum is of a content that is compared by itself, and that holds the dataset's name.
 ONES_OWN = ("hash", "previous", "operation", "dataset", "dataset_id", "ledger", "cancels", "count", "identity")
-ONES_OWN += ("checksum",)
+ONES_OWN += ("checksum", "run_id", "ingest")
 
 
 def _plain(value: Any, place: Place) -> Any:
