@@ -63,12 +63,12 @@ class Hold:
         return self.token
 
     def result_of(self, request: str) -> dict[str, Any] | None:
-        """The result of this very request, where it was cut short and has just been finished."""
+        """The result of this very request, with the facts of its steps, where it was cut short and is finished now."""
         return self.finished.result if self.finished and self.finished.request == request else None
 
     def apply(
         self, request: str, todo: Sequence[steps.Step], result: Mapping[str, Any], *, values: str | None = None
-    ) -> None:
+    ) -> steps.Facts:
         """Write the decision down and do it.
 
         Args:
@@ -76,6 +76,9 @@ class Hold:
             todo: the steps.
             result: what the command answers, as JSON.
             values: name of what was prepared, where it is to be removed at the end.
+
+        Returns:
+            What the steps found out.
 
         Raises:
             ValueError: the first step cannot be done, so nothing was; or a later one cannot, and the next command on
@@ -95,10 +98,10 @@ class Hold:
             "plan": Binary(zlib.compress(json.dumps(plan).encode())),
         }
         locks.collection().update_one(self.lease.mine, {"$set": {"pending": pending}})
-        self._do(pending)
+        return self._do(pending)
 
-    def _do(self, pending: Mapping[str, Any]) -> None:
-        """Do what is left of a decision."""
+    def _do(self, pending: Mapping[str, Any]) -> steps.Facts:
+        """Do what is left of a decision; returns the facts."""
         plan, facts = json.loads(zlib.decompress(pending["plan"])), dict(pending["facts"])
         self.settled = False
         for number, step in enumerate(plan["steps"]):
@@ -116,6 +119,7 @@ class Hold:
             mark = {"pending.done": number + 1, "pending.facts": facts}
             locks.collection().update_one(self.lease.mine, {"$set": mark})
         self._end(pending)
+        return facts
 
     def reserve(self, key: str, **about: Any) -> locks.Lease:
         """Take a run key, which somebody who is gone may have left."""
@@ -208,11 +212,11 @@ def _heal(held: Hold, tell: locks.Tell) -> None:
     plan = json.loads(zlib.decompress(pending["plan"]))
     what = f"{pending['command']} of {pending['user']} that was cut short"
     try:
-        held._do(pending)
+        facts = held._do(pending)
     except ValueError as error:
         if not held.settled:
             raise
         tell({"event": "note", "message": f"{what} could not be done and has not happened: {error}"})
         return
-    held.finished = Finished(pending["command"], pending["request"], plan["result"])
+    held.finished = Finished(pending["command"], pending["request"], {**plan["result"], **facts})
     tell({"event": "note", "message": f"finished {what}"})

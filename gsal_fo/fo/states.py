@@ -1,6 +1,6 @@
 """Where each image of a round is: picked, sent to the labelers, labeled; derived from what the dataset holds now."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import fiftyone as fo
 
@@ -27,13 +27,12 @@ def refresh(dataset: fo.Dataset) -> dict[str, tuple[int, str]]:
     return out
 
 
-def sent(dataset: fo.Dataset, ids: list[str]) -> None:
-    """Note that the images were handed to labelers now; images in no round are left alone."""
+def sent(dataset: fo.Dataset, ids: list[str], when: datetime) -> None:
+    """Note that the images were handed to labelers then; images in no round are left alone."""
     if not dataset.has_sample_field("gsal_round"):
         return
     fields.add_schema(dataset, "select")
-    now = datetime.now(UTC).replace(microsecond=0)
-    bulk.update(dataset, {i: {"gsal_sent": now} for i in ids}, where={"gsal_round": {"$ne": None}})
+    bulk.update(dataset, {i: {"gsal_sent": when} for i in ids}, where={"gsal_round": {"$ne": None}})
     refresh(dataset)
 
 

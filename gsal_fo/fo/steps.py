@@ -4,14 +4,15 @@ A step is a plain dictionary: ``do``, the verb, and what the verb needs. So a jo
 or another user, can do it. What a step finds out for later ones goes into the facts, which the journal holds, too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
 
 from gsal_fo.fo import ledgers, runs, states
 from gsal_fo.fo.app import sidebar
-from gsal_fo.fo.dataset import fields, prepared, records
+from gsal_fo.fo.dataset import bulk, fields, prepared, records
 
 Step = dict[str, Any]
 Facts = dict[str, Any]
@@ -45,6 +46,11 @@ def record(made: Mapping[str, Any], *facts: str) -> Step:
     return {"do": "record", "record": dict(made), "facts": list(facts)}
 
 
+def amend(key: str, **values: Any) -> Step:
+    """Change values of a run record's config."""
+    return {"do": "amend", "key": key, "values": values}
+
+
 def forget(key: str) -> Step:
     """Remove a run record."""
     return {"do": "forget", "key": key}
@@ -68,6 +74,27 @@ def written_by(key: str) -> Step:
 def remove_fields(names: tuple[str, ...]) -> Step:
     """Remove fields of ours, with their indexes."""
     return {"do": "remove_fields", "names": list(names)}
+
+
+def have_labels(name: str) -> Step:
+    """Make a label field, where the dataset has none of that name."""
+    return {"do": "have_labels", "field": name}
+
+
+def labels_in_ledger(name: str, ids: Sequence[str], ingest: str, operation: str, about: Mapping[str, Any]) -> Step:
+    """Append to the ledgers that an ingest's labels were taken, those of its images ``ids`` that it has written."""
+    what = {"field": name, "ids": list(ids), "ingest": ingest, "operation": operation, "about": dict(about)}
+    return {"do": "labels_in_ledger", **what}
+
+
+def sent_in_ledger(ids: Sequence[str], operation: str, about: Mapping[str, Any]) -> Step:
+    """Append to the ledgers that images were sent to labelers."""
+    return {"do": "sent_in_ledger", "ids": list(ids), "operation": operation, "about": dict(about)}
+
+
+def sent(ids: Sequence[str]) -> Step:
+    """Note that images were handed to labelers now."""
+    return {"do": "sent", "ids": list(ids), "time": datetime.now(UTC).replace(microsecond=0).isoformat()}
 
 
 def follow_status() -> Step:
@@ -94,6 +121,10 @@ def _record(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
     records.write(dataset, {**step["record"], "config": {**step["record"]["config"], **known}})
 
 
+def _amend(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
+    records.amend(dataset, step["key"], **step["values"])
+
+
 def _forget(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
     records.remove(dataset, step["key"])
 
@@ -114,6 +145,25 @@ def _remove_fields(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -
     fields.delete(dataset, tuple(step["names"]))
 
 
+def _have_labels(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
+    if not dataset.has_sample_field(step["field"]):
+        dataset.add_sample_field(step["field"], fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+
+
+def _labels_in_ledger(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
+    taken = bulk.matching(dataset, step["ids"], {f"{step['field']}.{fields.LABEL_SOURCE}.ingest": step["ingest"]})
+    ids = [i for i in step["ids"] if i in taken]
+    facts["notes"] = ledgers.labels_taken(dataset, ids, operation=step["operation"], **step["about"])
+
+
+def _sent_in_ledger(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
+    facts["notes"] = ledgers.sent(dataset, step["ids"], operation=step["operation"], **step["about"])
+
+
+def _sent(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
+    states.sent(dataset, step["ids"], datetime.fromisoformat(step["time"]))
+
+
 def _follow_status(dataset: fo.Dataset, step: Mapping[str, Any], facts: Facts) -> None:
     states.refresh(dataset)
 
@@ -128,11 +178,16 @@ VERBS: dict[str, Callable[[fo.Dataset, Mapping[str, Any], Facts], None]] = {
     "ledger": _ledger,
     "declare": _declare,
     "record": _record,
+    "amend": _amend,
     "forget": _forget,
     "forget_lost": _forget_lost,
     "merge": _merge,
     "written_by": _written_by,
     "remove_fields": _remove_fields,
+    "have_labels": _have_labels,
+    "labels_in_ledger": _labels_in_ledger,
+    "sent": _sent,
+    "sent_in_ledger": _sent_in_ledger,
     "follow_status": _follow_status,
     "follow_rounds": _follow_rounds,
 }

@@ -10,6 +10,7 @@ import pytest
 from bson import ObjectId
 
 import gsal_fo.fo as gfo
+from gsal_fo.fo.dataset import prepared
 from gsal_fo.fo.exchange import handoffs, labeling, manifests
 from tests.fo_pool import box
 
@@ -223,14 +224,14 @@ def test_a_person_who_labels_while_ingest_works_keeps_those_labels(scored, tmp_p
         ids[1]: fo.Detections(detections=[box("void")]),  # the same, by chance
         ids[2]: fo.Detections(),
     }
-    real = labeling.write
+    real = prepared.merge
 
-    def while_somebody_works(dataset, *args):
+    def while_somebody_works(dataset, name, **options):
         scored.set_values("ground_truth", by_hand, key_field="id")
         scored.delete_samples(ids[3])
-        return real(dataset, *args)
+        real(dataset, name, **options)
 
-    monkeypatch.setattr(labeling, "write", while_somebody_works)
+    monkeypatch.setattr(prepared, "merge", while_somebody_works)
     report = gfo.ingest(scored, "review")
     assert set(report.conflicts) == set(report.raced) == {ids[0], ids[2]} and report.unchanged == [ids[1]]
     assert not report.labeled and report.boxes == 0 and len(report.unmatched) == 1
@@ -243,11 +244,15 @@ def test_of_many_writers_at_once_one_wins_and_the_others_know_it(scored):
     start, won = threading.Barrier(4), {}
 
     def write(name):
-        start.wait()
         new = {i: [fo.Detection(label=name, bounding_box=[0.1, 0.1, 0.2, 0.2])] for i in ids}
-        won[name] = labeling.write(scored, "ground_truth", new, labeling.Source(name, None))
+        for _ in prepared.add(name, labeling.changes("ground_truth", new, labeling.Source(name, None), name)):
+            pass
+        start.wait()
+        prepared.merge(scored, name, fill=["ground_truth"])
+        prepared.drop(name)
+        won[name] = labeling.written(scored, "ground_truth", ids, name)
 
-    threads = [threading.Thread(target=write, args=(f"writer {n}",)) for n in range(4)]
+    threads = [threading.Thread(target=write, args=(f"writer_{n}",)) for n in range(4)]
     for t in threads:
         t.start()
     for t in threads:

@@ -13,6 +13,7 @@ import pytest
 
 import gsal_fo.fo as gfo
 from gsal_fo.fo import locks
+from gsal_fo.fo.dataset import records
 from tests.fo_pool import box
 from tests.mortal import Ended, Mortals, on, points
 
@@ -54,13 +55,13 @@ os.environ.update(GSAL_HOME=str(out / "home"), PYTHONPATH={workers!r})
         differ between any two runs and are left out."""
         self.dataset.reload()
         dataset, db = self.dataset, foo.get_db_conn()
-        records = {key: _plain(dataset.get_run_info(key).config.serialize(), self) for key in dataset.list_runs()}
+        configs = {key: _plain(dataset.get_run_info(key).config.serialize(), self) for key in dataset.list_runs()}
         for key in gfo.runs.select_keys(dataset):
-            records[key]["picks"] = gfo.runs.picks(dataset, key)
+            configs[key]["picks"] = gfo.runs.picks(dataset, key)
         return {
             "samples": {s["_id"]: _plain(s, self) for s in dataset._sample_collection.find()},
             "schema": sorted(dataset.get_field_schema(flat=True)),
-            "records": records,
+            "records": configs,
             "order": [gfo.runs.score_keys(dataset), gfo.runs.select_keys(dataset)],
             "views": {name: _stages(dataset.load_saved_view(name)) for name in dataset.list_saved_views()},
             "workspaces": dataset.list_workspaces(),
@@ -73,7 +74,8 @@ os.environ.update(GSAL_HOME=str(out / "home"), PYTHONPATH={workers!r})
             },
             "locks": list(db[locks.COLLECTION].find({"_id": dataset._doc.id})),
             "prepared": [n for n in db.list_collection_names() if n.startswith("gsal_prepared")],
-            "orphans": db.runs.count_documents({"_dataset_id": dataset._doc.id}) - len(dataset.list_runs()),
+            "annotations": dataset.list_annotation_runs(),
+            "lost": records.broken(dataset),
         }
 
 
@@ -270,6 +272,15 @@ def test_a_killed_export_over_an_earlier_one_replaces_it(mortals, place_of):
 
     command = "gfo.export(ds.match_tags('gsal_round_001'), out / 'batch', 'coco')"
     assert swept(mortals, place_of, command, before=exported) == []
+
+
+DESK = "from tests.fo.test_annotating import DeskConfig\n"
+
+
+def test_a_killed_annotate_hands_over_once(mortals, place_of):
+    """To a backend in memory: what FiftyOne keeps of its run is what a real one's would be."""
+    command = f"{DESK}gfo.annotate(ds.match_tags('gsal_round_001'), 'desk', backend=DeskConfig)"
+    assert swept(mortals, place_of, command, before=in_a_round) == []
 
 
 def test_killed_setting_up_of_views_is_finished_by_setting_up(mortals, place_of):

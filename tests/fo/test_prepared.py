@@ -95,6 +95,38 @@ def test_a_label_that_a_person_made_meanwhile_stays(four):
     assert four[a].ground_truth.detections == [] and four[b].ground_truth.detections[0].label == "machine"
 
 
+def test_an_empty_answer_of_ingest_gives_way_to_boxes_and_a_persons_does_not(four):
+    a, b, c, d = four.values("id")
+    source = {"boxes": 0}
+    held = {
+        a: {"detections": [], "gsal_source": source},
+        b: {"detections": []},
+        c: {"detections": [], "gsal_source": source},
+    }
+    held[d] = {"detections": [{"label": "by hand"}], "gsal_source": source}  # drawn into the empty answer since
+    for i, value in held.items():
+        four._sample_collection.update_one({"_id": ObjectId(i)}, {"$set": {"ground_truth": value}})
+    boxes = {"_cls": "Detections", "detections": [{"label": "late"}]}
+    nothing = {"_cls": "Detections", "detections": []}
+    apply(
+        four, {i: Change(fill={"ground_truth": nothing if i == c else boxes}) for i in (a, b, c, d)}, ["ground_truth"]
+    )
+    prepared.drop("t")
+    assert {i: s["ground_truth"] for i, s in raw(four).items()} == {**held, a: boxes}
+
+
+def test_a_label_field_in_an_embedded_document_is_filled(four):
+    a, b, *_ = four.values("id")
+    four._sample_collection.update_one({"_id": ObjectId(a)}, {"$set": {"meta": {"kept": 1, "labels": None}}})
+    four._sample_collection.update_one({"_id": ObjectId(b)}, {"$set": {"meta": {"labels": {"detections": []}}}})
+    apply(four, {i: Change(fill={"meta.labels": {"detections": [1]}}) for i in (a, b)}, ["meta.labels"])
+    prepared.drop("t")
+    assert [raw(four)[i]["meta"] for i in (a, b)] == [
+        {"kept": 1, "labels": {"detections": [1]}},
+        {"labels": {"detections": []}},
+    ]
+
+
 def test_proposals_that_a_person_has_deleted_are_not_numbered(four):
     a = four.first().id
     before = raw(four)[a]["gsal_proposals"]

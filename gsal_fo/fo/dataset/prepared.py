@@ -14,6 +14,7 @@ import fiftyone.core.odm as foo
 from bson import ObjectId
 
 from gsal_fo.fo.dataset import reloading
+from gsal_fo.fo.dataset.fields import LABEL_SOURCE
 
 COLLECTION = "gsal_prepared_{}"
 CHUNK = 2000  # samples per insert: about 10 MB of boxes
@@ -23,9 +24,10 @@ CHUNK = 2000  # samples per insert: about 10 MB of boxes
 class Change:
     """What becomes of one sample.
 
-    ``set``: top-level field -> value as MongoDB holds it. ``fill``: likewise, only where the field is still None then.
-    ``tags``, ``untags``: added and removed. ``numbers``: for each of its ``gsal_proposals``, by position, what changes
-    in it; left out where a person has deleted some, since the rest cannot be told apart.
+    ``set``: top-level field -> value as MongoDB holds it. ``fill``: label field -> Detections as MongoDB holds them,
+    only where the field is still None then, or, if these have boxes, holds an empty answer that ingest itself has
+    written. ``tags``, ``untags``: added and removed. ``numbers``: for each of its ``gsal_proposals``, by position, what
+    changes in it; left out where a person has deleted some, since the rest cannot be told apart.
     """
 
     set: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +48,8 @@ class Change:
 
     def document(self, sample_id: str) -> dict[str, Any]:
         """As it lies in the collection."""
-        parts = {"set": self.set, "fill": self.fill, "tags": self.tags, "untags": self.untags, "numbers": self.numbers}
+        fill = {k: v for name, value in self.fill.items() for k, v in _nested(name, value).items()}
+        parts = {"set": self.set, "fill": fill, "tags": self.tags, "untags": self.untags, "numbers": self.numbers}
         return {"_id": ObjectId(sample_id), **{name: value for name, value in parts.items() if value}}
 
 
@@ -125,6 +128,22 @@ def _pipeline(fill: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {"$set": {"tags": {"$cond": [named, {"$concatArrays": [kept, added]}, "$tags"]}}},
         {"$set": {"gsal_proposals": {"$cond": [fits, whole, "$gsal_proposals"]}}},
-        *({"$set": {name: {"$ifNull": [f"${name}", f"$$new.fill.{name}"]}}} for name in fill),
+        *({"$set": {name: _filled(name)}} for name in fill),
         {"$replaceWith": {"$mergeObjects": ["$$ROOT", "$$new.set", {"last_modified_at": "$$NOW"}]}},
     ]
+
+
+def _filled(name: str) -> dict[str, Any]:
+    """The value of a label field after a change that fills it."""
+    here, new = f"${name}", f"$$new.fill.{name}"
+    boxes = {"$size": {"$ifNull": [f"{new}.detections", []]}}
+    before = {"$size": {"$ifNull": [f"{here}.detections", []]}}
+    unlabeled = {"$eq": [{"$ifNull": [here, None]}, None]}
+    emptied = [{"$gt": [boxes, 0]}, {"$eq": [before, 0]}, {"$eq": [f"{here}.{LABEL_SOURCE}.boxes", 0]}]
+    return {"$cond": [{"$or": [unlabeled, {"$and": emptied}]}, {"$ifNull": [new, here]}, here]}
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    """A field in an embedded document, by its dotted name."""
+    first, _, rest = name.partition(".")
+    return {first: _nested(rest, value) if rest else value}

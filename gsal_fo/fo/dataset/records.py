@@ -69,6 +69,13 @@ def write(dataset: fo.Dataset, record: Mapping[str, Any]) -> None:
     dataset._doc.reload("runs")
 
 
+def amend(dataset: fo.Dataset, key: str, **values: Any) -> None:
+    """Change values of a run's config; nothing where the run is gone."""
+    changes = {f"config.{name}": value for name, value in values.items()}
+    foo.get_db_conn()[RUNS].update_one({"_id": _reference(dataset, key)}, {"$set": changes})
+    dataset._doc.reload("runs")
+
+
 def remove(dataset: fo.Dataset, key: str) -> None:
     """Remove a run's record and results, not what it wrote; nothing where there is none."""
     db = foo.get_db_conn()

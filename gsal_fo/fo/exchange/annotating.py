@@ -7,13 +7,14 @@ from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import journal, rounds, runs, states
+from gsal_fo.fo import journal, owners, rounds, runs, steps
 from gsal_fo.fo.dataset import fields, filtered, pool, records, slices
 from gsal_fo.fo.exchange import downloaded, exporting, handoffs
 from gsal_fo.fo.exchange.formats import Box
 from gsal_fo.fo.exchange.reading import Reading
 from gsal_fo.images import ImageError, upright_size
 
+RESERVED = "annotate__{}"  # among the run keys that are taken
 PRELABELS = "gsal_prelabels"
 BOXES = ("detections", "detection", "instances", "instance")  # types of FiftyOne's label schemas that have boxes
 CREDENTIALS = {"cvat": ("username", "password"), "labelbox": ("api_key",), "labelstudio": ("api_key",)}
@@ -60,8 +61,6 @@ def annotate(
     graph = rounds.graph_of(runs.scoring_of(view, run_key).config)
     if not anno_key.isidentifier():
         raise ValueError(f"anno_key must be a name of letters, digits and _; got {anno_key!r}")
-    if anno_key in dataset.list_annotation_runs():
-        raise ValueError(f'dataset "{dataset.name}" has an annotation run "{anno_key}" already; choose another name')
     ids = filtered.ids_of(view)
     rows = pool.rows_of(filtered.source_of(view, "gsal_proposals"), ids, ["filepath", "gsal_proposals.detections"])
     classes = set(graph.fine) if prelabels else set()
@@ -70,18 +69,60 @@ def annotate(
         i: handoffs.Sent([(b.label, b.xywh_rel) for b in boxes[i]], _size(Path(rows[i][0]), known=bool(boxes[i])))
         for i in ids
     }
-    with journal.hold(dataset, "annotate"):
+    asked = {"anno_key": anno_key, "backend": str(backend), "view": rounds.view_of(view), "options": options}
+    request = journal.request_of(command="annotate", prelabels=prelabels, floor=floor, run_key=run_key, **asked)
+    with journal.hold(dataset, "annotate") as held:
+        if held.result_of(request) is not None:
+            return anno_key
+        if kept := _received(held, anno_key):  # all but the marks of the images was done
+            _finish(held, kept, ids, anno_key, request)
+            return anno_key
+        reserved = held.reserve(RESERVED.format(anno_key))  # nobody else takes it for one that was cut short
         kept = _prepare(dataset, anno_key, boxes if prelabels else dict.fromkeys(ids), sent)
     schema = {PRELABELS: {"type": "detections", "classes": graph.fine, "attributes": {}}}
-    try:
-        _hand_over(dataset, ids, anno_key, label_schema=schema, backend=backend, **options)
-    except BaseException:
-        with journal.hold(dataset, "annotate"):
-            records.remove(dataset, kept)
-        raise
-    with journal.hold(dataset, "annotate"):
-        states.sent(dataset, ids)
+    with journal.kept(reserved):
+        try:
+            _hand_over(dataset, ids, anno_key, label_schema=schema, backend=backend, **options)
+        except BaseException:
+            with journal.hold(dataset, "annotate"):
+                records.remove(dataset, kept)
+            raise
+        with journal.hold(dataset, "annotate") as held:
+            held.ends_with(reserved)
+            _finish(held, kept, ids, anno_key, request)
     return anno_key
+
+
+def _finish(held: journal.Hold, kept: str, ids: list[str], anno_key: str, request: str) -> None:
+    """The images of a round count as sent; ``kept``: key of the hand-off's record."""
+    about = {"to": f"annotation run {anno_key}"}
+    todo = [steps.amend(kept, complete=True), steps.sent(ids), steps.sent_in_ledger(ids, held.token, about)]
+    held.apply(request, todo, {"anno_key": anno_key})
+
+
+def _received(held: journal.Hold, anno_key: str) -> str | None:
+    """Make sure that the annotation run's name is free; what an `annotate` that was killed has left of it goes.
+
+    Returns:
+        The key of the hand-off's record, where that `annotate` had handed everything over; else None.
+
+    Raises:
+        ValueError: the name is another run's.
+    """
+    dataset, other = held.dataset, held.running.get(RESERVED.format(anno_key))
+    if other is not None:
+        raise ValueError(f'"{anno_key}" is being handed over by {owners.describe(other)}; choose another name')
+    cut = handoffs.incomplete(dataset, anno_key)
+    there = anno_key in dataset.list_annotation_runs()
+    if there and not cut:
+        raise ValueError(f'dataset "{dataset.name}" has an annotation run "{anno_key}" already; choose another name')
+    if there and dataset._doc.annotation_runs[anno_key].results:
+        return cut[-1]
+    if there:
+        dataset.delete_annotation_run(anno_key)
+    for key in cut:
+        records.remove(dataset, key)
+    return None
 
 
 def _prepare(
@@ -99,7 +140,9 @@ def _prepare(
         for i, some in boxes.items()
     }
     dataset.set_values(PRELABELS, found, key_field="id")
-    return handoffs.record(dataset, handoffs.ANNOTATE, anno_key, sent)
+    made = handoffs.new(dataset, handoffs.ANNOTATE, anno_key, sent, complete=False)
+    records.write(dataset, made)
+    return str(made["key"])
 
 
 def _size(file: Path, *, known: bool) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 
 import gsal_fo
-from gsal_fo.fo import journal, rounds, runs, states
+from gsal_fo.fo import journal, rounds, runs, steps
 from gsal_fo.fo.dataset import filtered, pool
 from gsal_fo.fo.exchange import handoffs, manifests, replacing, scores_csv
 from gsal_fo.fo.exchange.formats import FORMATS, MEDIA, Batch, Box, Item, Target, file_digest
@@ -72,6 +72,12 @@ def export(
     info = runs.scoring_of(view, run_key)
     graph = rounds.graph_of(info.config)
     folder = Path(out).expanduser().absolute()
+    asked = {"out": str(folder), "format": format, "media": media, "prelabels": prelabels, "floor": floor}
+    asked |= {"run_key": run_key, "force": force, "view": rounds.view_of(view)}
+    request = journal.request_of(command="export", **asked)
+    with journal.hold(dataset, "export") as held:
+        if held.result_of(request) is not None:  # the files were whole when it was cut short
+            return folder
     old = replacing.written(folder, replacing.earlier(folder))
     items, missing = _items(view, floor, set(graph.fine) if prelabels else set())
     _name(items, media)
@@ -102,9 +108,15 @@ def export(
         goes = replacing.check(folder, old, target.digests, force=force)
         replacing.check_sources(dataset, folder, goes)
         target.publish(manifests.NAME, head, old)
-    with journal.hold(dataset, "export"):
-        handoffs.record(dataset, handoffs.EXPORT, str(folder), {i: s for i, (s,) in manifests.sent(head).items()})
-        states.sent(dataset, [e["id"] for e in images])
+    ids = [e["id"] for e in images]
+    with journal.hold(dataset, "export") as held:
+        sent = {i: s for i, (s,) in manifests.sent(head).items()}
+        todo = [
+            steps.record(handoffs.new(dataset, handoffs.EXPORT, str(folder), sent)),
+            steps.sent(ids),
+            steps.sent_in_ledger(ids, held.token, {"to": str(folder), "format": format}),
+        ]
+        held.apply(request, todo, {"folder": str(folder)})
     return folder
 
 

@@ -28,20 +28,25 @@ class Sent:
     size: tuple[int, int] | None
 
 
-def record(dataset: fo.Dataset, kind: str, name: str, sent: Mapping[str, Sent]) -> str:
-    """Keep what is handed over, under the dataset's lock; returns the record's key. ``name``: the annotation run's, or
-    the export's folder."""
+def new(
+    dataset: fo.Dataset, kind: str, name: str, sent: Mapping[str, Sent], *, complete: bool = True
+) -> dict[str, Any]:
+    """The record of what is handed over, for `records.write`, under the dataset's lock. ``name``: the annotation run's,
+    or the export's folder; not ``complete``: a backend is still to receive it."""
     key = runs.next_key(dataset, runs.HANDOFF)
-    config = runs.GSALHandoffRunConfig(
-        kind=kind, name=name, time=datetime.now(UTC).isoformat(timespec="seconds"), images=len(sent)
-    )
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    config = runs.GSALHandoffRunConfig(kind=kind, name=name, time=time, images=len(sent), complete=complete)
     rows = [
         {"id": i, "size": s.size and list(s.size), "boxes": [[label, *box] for label, box in s.boxes]}
         for i, s in sent.items()
     ]
-    results = runs.GSALHandoffRunResults(dataset, config, key, sent=rows)
-    records.write(dataset, records.new(dataset, key, config, results))
-    return key
+    return records.new(dataset, key, config, runs.GSALHandoffRunResults(dataset, config, key, sent=rows))
+
+
+def incomplete(dataset: fo.Dataset, anno_key: str) -> list[str]:
+    """Keys of the hand-offs to an annotation run of that name which were cut short."""
+    mine = [key for key in runs.handoff_keys(dataset) if _is(dataset, key, ANNOTATE, anno_key)]
+    return [key for key in mine if not getattr(dataset.get_run_info(key).config, "complete", True)]
 
 
 def of_annotation(dataset: fo.Dataset, anno_key: str) -> dict[str, list[Sent]] | None:

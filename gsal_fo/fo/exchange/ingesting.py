@@ -1,12 +1,14 @@
 """Labels coming back: from a labeling tool's file or a labels field into the label field, never over what is there."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
-from gsal_fo.fo import journal, runs, states
+from gsal_fo import config as cfg
+from gsal_fo.fo import journal, runs, states, steps
 from gsal_fo.fo.dataset import bulk, filtered, pool
 from gsal_fo.fo.dataset.fields import PREFIX
 from gsal_fo.fo.exchange import annotating, handoffs, judging, labeling, manifests, reading
@@ -16,7 +18,7 @@ from gsal_fo.fo.exchange.handoffs import Sent
 from gsal_fo.fo.exchange.labeling import Source
 from gsal_fo.fo.exchange.reading import Answer, Reading
 from gsal_fo.fo.exchange.report import IngestReport
-from gsal_fo.fo.rounds import graph_of
+from gsal_fo.fo.rounds import graph_of, view_of
 from gsal_fo.images import ImageError, upright_size
 
 
@@ -76,8 +78,18 @@ def ingest(
     report = IngestReport(
         unread=read.unread, unmatched=read.unmatched, dropped=dict(read.dropped), notes=list(read.notes)
     )
-    with journal.hold(root, "ingest"):
-        _take(root, label_field, read.answers, sent, rules, source, report)
+    asked: dict[str, Any] = {
+        "labels": str(labels),
+        "digest": source.digest,
+        "format": format,
+        "label_field": label_field,
+    }
+    asked |= {"manifest": str(manifest), "rules": dataclasses.asdict(rules), "view": view_of(samples)}
+    request = journal.request_of(command="ingest", **asked)
+    with journal.hold(root, "ingest") as held:
+        done = held.result_of(request) or _take(held, label_field, read.answers, sent, rules, source, report, request)
+        report = IngestReport(**done["report"])
+        _settle(root, label_field, read.answers, done, report)
         report.waiting = [i for i, (_, state) in states.refresh(root).items() if state == states.SENT]
     counts = pool.label_counts([[d.label for d in read.answers[i].detections] for i in report.labeled])
     if runs.score_keys(root):
@@ -97,15 +109,22 @@ def _check(dataset: fo.Dataset, format: str, label_field: str) -> None:
 
 
 def _take(
-    dataset: fo.Dataset,
+    held: journal.Hold,
     label_field: str,
     answers: dict[str, Answer],
     sent: dict[str, list[Sent]],
     rules: judging.Rules,
     source: Source,
     report: IngestReport,
-) -> None:
-    """Judge each answer, write those that count, and say in the report what became of each."""
+    request: str,
+) -> dict[str, Any]:
+    """Judge each answer, write those that count, and say in the report what becomes of each.
+
+    Returns:
+        ``report``; ``ingest``, the name of this one; ``new``: boxes by image that was to be written; ``replaced``:
+        those of them that had been taken as empty.
+    """
+    dataset = held.dataset
     there = labeling.present(dataset, label_field, list(answers))
     new: dict[str, list[fo.Detection]] = {}
     for i, answer in answers.items():
@@ -120,21 +139,48 @@ def _take(
             report.conflicts.append(i)
         else:
             new[i] = answer.detections
-    written = labeling.write(dataset, label_field, new, source)
+    ingest = cfg.digest(request, {i: [[d.label, *d.bounding_box] for d in some] for i, some in new.items()})
+    done = {
+        "report": report.to_dict(),
+        "ingest": ingest,
+        "new": {i: len(some) for i, some in new.items()},
+        "replaced": [i for i in new if i in there],
+    }
+    if new:
+        values = held.prepare(labeling.changes(label_field, new, source, ingest))
+        about = {"source": source.name, "digest": source.digest, "label_field": label_field}
+        todo = [
+            steps.have_labels(label_field),
+            steps.merge(values, fill=(label_field,)),
+            steps.follow_status(),
+            steps.labels_in_ledger(label_field, list(new), ingest, held.token, about),
+        ]
+        done = {**done, **held.apply(request, todo, done, values=values)}
+    return done
+
+
+def _settle(
+    dataset: fo.Dataset, label_field: str, answers: dict[str, Answer], done: dict[str, Any], report: IngestReport
+) -> None:
+    """What became of the images that were to be written."""
+    new: dict[str, int] = done["new"]
+    written = labeling.written(dataset, label_field, new, done["ingest"])
     lost = [i for i in new if i not in written]
     now = labeling.present(dataset, label_field, lost) if lost else {}
     for i in lost:
-        if i in now and _is_there(now[i], answers[i]):
+        if i in now and i in answers and _is_there(now[i], answers[i]):
             report.unchanged.append(i)
         elif i in now:
             report.conflicts.append(i)
             report.raced.append(i)
         else:
-            report.unmatched.append(f"{answers[i].name}, whose sample was deleted meanwhile")
+            name = answers[i].name if i in answers else f"sample {i}"
+            report.unmatched.append(f"{name}, whose sample was deleted meanwhile")
     report.labeled = [i for i in new if i in written]
     report.empty = [i for i in report.labeled if not new[i]]
-    report.replaced = [i for i in report.labeled if i in there]
-    report.boxes = sum(len(new[i]) for i in report.labeled)
+    report.replaced = [i for i in report.labeled if i in done["replaced"]]
+    report.boxes = sum(new[i] for i in report.labeled)
+    report.notes += done.get("notes", [])
 
 
 def _is_there(present: labeling.Present, answer: Answer) -> bool:

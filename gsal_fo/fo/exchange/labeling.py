@@ -1,8 +1,7 @@
 """Labels into the label field: only where none are, by the database's own condition, and each with where it is from."""
 
 import hashlib
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from bson import ObjectId
 
 from gsal_fo.fo.dataset import bulk, pool
 from gsal_fo.fo.dataset.fields import LABEL_SOURCE
+from gsal_fo.fo.dataset.prepared import Change
 from gsal_fo.fo.exchange.comparing import Boxes
 from gsal_fo.fo.exchange.formats import file_digest
 
@@ -26,7 +26,6 @@ class Source:
     name: str
     digest: str | None
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
-    ingest: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 def digest_of(labels: Path) -> str:
@@ -67,32 +66,29 @@ def present(dataset: fo.Dataset, name: str, ids: Sequence[str]) -> dict[str, Pre
     }
 
 
-def write(dataset: fo.Dataset, name: str, new: Mapping[str, Sequence[fo.Detection]], source: Source) -> set[str]:
-    """Write the images' labels; a non-empty one also replaces an empty one that ingest itself made.
+def changes(
+    name: str, new: Mapping[str, Sequence[fo.Detection]], source: Source, ingest: str
+) -> Iterator[tuple[str, Change]]:
+    """What becomes of the images; a non-empty answer also replaces an empty one that ingest itself made.
 
     Between reading and writing a person may label an image in the App: MongoDB is asked in the moment of writing, and
-    what is there stays.
-
-    Returns:
-        The ids that were written; the others have labels meanwhile, or are gone.
+    what is there stays. `written` tells which were written. ``ingest`` names this one; ids of labels follow from it, so
+    that an ingest that is given again after a kill makes the same labels.
     """
-    if not new:
-        return set()
-    if not dataset.has_sample_field(name):
-        dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    free: dict[str, Any] = {name: None}
-    emptied = {f"{name}.detections": {"$in": [[], None]}, f"{name}.{LABEL_SOURCE}.boxes": 0}
-    for where, some in (
-        (free, {i: d for i, d in new.items() if not d}),
-        ({"$or": [free, emptied]}, {i: d for i, d in new.items() if d}),
-    ):
-        bulk.update(dataset, {i: {name: _document(d, source)} for i, d in some.items()}, where=where)
-    return bulk.matching(dataset, new, {f"{name}.{LABEL_SOURCE}.ingest": source.ingest})
+    for i, detections in new.items():
+        for k, detection in enumerate(detections):
+            detection.id = hashlib.sha256(f"{ingest} {name} {i} {k}".encode()).hexdigest()[:24]
+        yield i, Change(fill={name: _document(detections, source, ingest)})
 
 
-def _document(detections: Sequence[fo.Detection], source: Source) -> dict[str, Any]:
+def written(dataset: fo.Dataset, name: str, ids: Iterable[str], ingest: str) -> set[str]:
+    """Which of the images have the labels of an ingest; the others were labeled meanwhile, or are gone."""
+    return bulk.matching(dataset, ids, {f"{name}.{LABEL_SOURCE}.ingest": ingest})
+
+
+def _document(detections: Sequence[fo.Detection], source: Source, ingest: str) -> dict[str, Any]:
     about = fo.DynamicEmbeddedDocument(
-        name=source.name, digest=source.digest, time=source.time, boxes=len(detections), ingest=source.ingest
+        name=source.name, digest=source.digest, time=source.time, boxes=len(detections), ingest=ingest
     )
     labels = fo.Detections(detections=list(detections), **{LABEL_SOURCE: about})
     return dict(labels.to_dict())

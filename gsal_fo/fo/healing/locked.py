@@ -26,5 +26,5 @@ def findings(dataset: fo.Dataset) -> Findings:
             yield Finding(
                 "stale run key",
                 f"{key} is taken by {owners.describe(runner)}, which is gone",
-                "the next command on the dataset gives it back; the same score goes on from its run folder",
+                "the next command on the dataset gives it back; the same command goes on from what it has left",
             )

@@ -14,7 +14,7 @@ import fiftyone as fo
 from gsal_fo.audit import entries
 from gsal_fo.audit import rounds as history
 from gsal_fo.fo import cancelling, journal, ledgers, progress, runs, states, steps
-from gsal_fo.fo.dataset import bulk, fields
+from gsal_fo.fo.dataset import bulk, fields, slices
 from gsal_fo.fo.dataset.prepared import Change
 from gsal_fo.fo.healing.finding import Cure, Finding, Findings
 
@@ -38,7 +38,7 @@ def findings(dataset: fo.Dataset) -> Findings:
 
 def _of_record(dataset: fo.Dataset, key: str, config: Any, numbered: Mapping[int, set[str]]) -> Findings:
     number, tag = config.round, config.tag
-    mine, tagged = numbered.get(number, set()), set(dataset.match_tags(tag).values("id"))
+    mine, tagged = numbered.get(number, set()), set(slices.flat(dataset).match_tags(tag).values("id"))
     if _is_cancelled(dataset, config):
         detail = f"the ledger says that round {number} was cancelled, and its record {key} is still there"
         yield Finding("half cancelled round", detail, "the cancelling is finished", act=_cancel(key))
@@ -75,7 +75,7 @@ def _numbered(dataset: fo.Dataset) -> dict[int, set[str]]:
     """Round -> ids of the images with its number."""
     out: dict[int, set[str]] = defaultdict(set)
     if dataset.has_sample_field("gsal_round"):
-        for i, number in zip(*dataset.exists("gsal_round").values(["id", "gsal_round"]), strict=True):
+        for i, number in zip(*slices.flat(dataset).exists("gsal_round").values(["id", "gsal_round"]), strict=True):
             out[number].add(i)
     return dict(out)
 

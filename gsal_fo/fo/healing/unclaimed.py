@@ -3,7 +3,7 @@
 import fiftyone as fo
 
 from gsal_fo.fo import journal, progress, runs, steps
-from gsal_fo.fo.dataset import fields
+from gsal_fo.fo.dataset import fields, slices
 from gsal_fo.fo.healing.finding import Cure, Finding, Findings
 
 
@@ -18,7 +18,7 @@ def findings(dataset: fo.Dataset) -> Findings:
     for owner in ("score", "select"):
         names = tuple(name for name in ours if ours[name] == owner)
         # What the mark of an image means without a round is `marks`' to say.
-        marked = owner == "select" and any(len(dataset.exists(name)) for name in names)
+        marked = owner == "select" and any(len(slices.flat(dataset).exists(name)) for name in names)
         if names and not marked:
             detail = f"{', '.join(names)} are there, and no run record claims them"
             yield Finding("fields without record", detail, "they are removed", act=_remove(names))
