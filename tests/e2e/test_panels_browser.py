@@ -98,13 +98,10 @@ def test_a_batch_is_looked_at_then_tagged(page, app, pool, shots):
     expect(panel.locator(".ytick text")).to_have_count(len(families))
     assert set(panel.locator(".ytick text").all_text_contents()) == families, "no bar of the labels shown first"
     before = len(gfo.runs.select_keys(pool))
-    answers = []
-    page.on("response", lambda r: answers.append(r) if "gsal_preview#tag" in (r.request.post_data or "") else None)
     panel.get_by_text("Tag this batch (4)").dblclick()
     expect(panel.get_by_text("4 images tagged").first).to_be_visible()
     ui.shoot(page, shots, "12_tagged")
-    ui.wait_until(page, lambda: len(answers) >= 1)
-    page.wait_for_load_state("networkidle")  # the second click reaches the server only where it came before the lock
+    page.wait_for_timeout(3000)  # a second click that reached the server is answered by then
     pool.reload()
     assert len(gfo.runs.select_keys(pool)) == before + 1, "both clicks have tagged one round"
     tag = gfo.runs.load(pool, gfo.runs.select_keys(pool)[-1]).config.tag

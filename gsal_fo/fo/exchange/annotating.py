@@ -122,6 +122,9 @@ def _received(held: journal.Hold, anno_key: str) -> str | None:
         dataset.delete_annotation_run(anno_key)
     for key in cut:
         records.remove(dataset, key)
+    for key, document in records.broken(dataset)[1]:  # killed before the dataset referred to it
+        if key.startswith(runs.HANDOFF):
+            records.remove_lost(dataset, document)
     return None
 
 
