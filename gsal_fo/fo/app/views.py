@@ -38,14 +38,15 @@ def setup_views(dataset: Any, *, on_event: progress.OnEvent | None = None) -> li
     root = pool.check_dataset(dataset)
     runs.load(root)  # says so where nothing was scored
     tell = _teller(on_event)
-    if any(name.startswith("app_config") for name in root._doc._get_changed_fields()):
-        root.save()  # what the caller has arranged and not saved: taking the lock reloads the dataset
     with journal.hold(root, "setup_views", on_event or (lambda event: None)):
         return _set_up(root, tell)
 
 
 def _set_up(root: fo.Dataset, tell: Callable[[str], None]) -> list[str]:
     record = runs.load(root).config
+    # What others have arranged meanwhile, unless the caller has arranged something and not saved it yet.
+    if not any(name.startswith("app_config") for name in root._doc._get_changed_fields()):
+        root._doc.reload("app_config")
     sidebar.arrange(root, record.label_field)
     _colors(root.app_config.color_scheme)
     root.save()
