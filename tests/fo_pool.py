@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from gsal_fo.fo import scoring, training
+from gsal_fo.worker import embedding
 
 GRAPH = """
 name: film
@@ -71,6 +72,13 @@ def use_tiny_worker(patch: pytest.MonkeyPatch, home: Path) -> None:
 def tiny(home, monkeypatch):
     """The tiny worker scores and trains."""
     use_tiny_worker(monkeypatch, home)
+
+
+@pytest.fixture
+def tiny_looks(monkeypatch):
+    """The tiny worker looks at crops of labels that the graph lacks."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "workers"))
+    monkeypatch.setattr(embedding, "WORKER", "tiny_embed")
 
 
 @pytest.fixture(scope="session")

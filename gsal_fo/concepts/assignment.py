@@ -2,7 +2,7 @@
 model."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gsal_fo.concepts.similarity import (
     text_embeddings,
 )
 from gsal_fo.config import ConceptConfig, digest
-from gsal_fo.run_folder import shards
+from gsal_fo.run_folder import looks, shards
 
 EncodeText = Callable[[list[str]], Any]
 ROWS = 4096  # rows per assignment part
@@ -30,7 +30,7 @@ def labeled_to_embed(run: Path, graph: ConceptGraph, assign: str) -> set[str]:
     the graph lacks (it is counted under the concept that CLIP sees); none for the detector's posterior."""
     if assign == "detector":
         return set()
-    table = shards.read_manifest(run, ["id", "role", "labels"])
+    table = shards.read_manifest(run, ["id", "role", "labels", "boxes"])
     known = set(graph.fine)
     return {
         i
@@ -65,12 +65,12 @@ def assign_run(
     Raises:
         ValueError: where the method cannot work on this run; the sentence says what to use instead.
     """
-    manifest = shards.read_manifest(run, ["id", "role", "labels"])
-    labels = {
-        i: names or []
-        for i, role, names in zip(*(manifest[c].to_pylist() for c in ("id", "role", "labels")), strict=True)
-        if role == "labeled"
-    }
+    manifest = shards.read_manifest(run, ["id", "role", "labels", "boxes"])
+    labels, drawn = {}, {}
+    for row in shards.table_rows(manifest):
+        if row["role"] == "labeled":
+            labels[row["id"]] = list(row["labels"] or [])
+            drawn[row["id"]] = np.asarray([] if row["boxes"] is None else row["boxes"], np.float32).reshape(-1, 4)
     facts: dict[str, Any] = {"assign": config.assign, "fine": graph.fine}
     one: Callable[[dict[str, Any]], Assignment]
     if config.assign == "detector":
@@ -109,24 +109,30 @@ def assign_run(
     mark = digest(config, graph.to_dict(), sorted(labels.items()) if config.assign == "prototypes" else None)
     for path in (run / "assignment").glob("part-*.parquet"):
         path.unlink()  # cheap to redo, and a half-written stage of another labeled set must not stay
+    looks.clear(run)
     unknown: dict[str, Counter[str]] = {}
     waiting: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = []
     for row in _rows(run, stage):
-        if row["error"]:
+        if row["role"] == "labeled":
+            names = labels[row["id"]]
+            strange = [k for k, name in enumerate(names) if name not in graph.fine]
+            fine = [looks.FAILED] * len(names) if row["error"] or not strange else one(row).fine
+            _count_unknown(unknown, names, fine, graph)
+            if strange:
+                boxes = drawn[row["id"]][strange]
+                seen.append(looks.row(row["id"], boxes, [fine[k] for k in strange], row["error"]))
+        elif row["error"]:
             waiting.append({"id": row["id"], "role": row["role"], "error": row["error"]})
         else:
             got = one(row)
-            if row["role"] == "labeled":
-                _count_unknown(unknown, labels[row["id"]], got, graph)
-            else:
-                waiting.append(
-                    {"id": row["id"], "role": "pool", "fine": got.fine, "prob": got.prob, "margin": got.margin}
-                )
+            waiting.append({"id": row["id"], "role": "pool", "fine": got.fine, "prob": got.prob, "margin": got.margin})
         if len(waiting) >= ROWS:
             shards.write_part(run, "assignment", waiting, digest=mark)
             waiting = []
     if waiting:
         shards.write_part(run, "assignment", waiting, digest=mark)
+    looks.write(run, seen, digest=mark)
     facts["unknown"] = {label: dict(sorted(counts.items())) for label, counts in sorted(unknown.items())}
     outside = {name for names in labels.values() for name in names} - set(graph.fine)
     facts["uncounted"] = sorted(outside - set(unknown))
@@ -150,7 +156,6 @@ def _unmatched(count: int) -> Assignment:
 
 def labeled_prototypes(run: Path, graph: ConceptGraph, labels: dict[str, list[str]]) -> Prototypes:
     """Prototypes of a run's labeled crops; ``labels``: labeled image -> one name per box."""
-    """Prototypes of a run's labeled crops; ``labels``: labeled image -> one name per box."""
     vectors: list[np.ndarray] = []
     names: list[str] = []
     for row in shards.iter_rows(run, "concepts"):
@@ -160,7 +165,9 @@ def labeled_prototypes(run: Path, graph: ConceptGraph, labels: dict[str, list[st
     return Prototypes.fit(np.stack(vectors) if vectors else np.empty((0, 1)), names, graph.fine)
 
 
-def _count_unknown(unknown: dict[str, Counter[str]], names: list[str], got: Assignment, graph: ConceptGraph) -> None:
-    for name, fine in zip(names, got.fine, strict=True):
-        if name not in graph.fine and fine >= 0:
-            unknown.setdefault(name, Counter())[graph.fine[fine]] += 1
+def _count_unknown(
+    unknown: dict[str, Counter[str]], names: list[str], fine: Sequence[int] | np.ndarray, graph: ConceptGraph
+) -> None:
+    for name, index in zip(names, fine, strict=True):
+        if name not in graph.fine and index >= 0:
+            unknown.setdefault(name, Counter())[graph.fine[index]] += 1

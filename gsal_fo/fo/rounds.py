@@ -41,7 +41,10 @@ def select(
     params: cfg.GsalParams | Mapping[str, Any] | None = None,
     on_event: progress.OnEvent | None = None,
 ) -> fo.DatasetView:
-    """Pick, tag and record the next batch to label; no model is run.
+    """Pick, tag and record the next batch to label.
+
+    No model is run, but where labels that the concept graph lacks have come since the scoring: their crops are looked
+    at once, and count as the concepts that they look like.
 
     Images are ranked anew over what is still unlabeled and in no earlier round, with the labels of now, and the score
     fields follow. The picked ones get the tag ``gsal_round_NNN`` and the round's number in ``gsal_round``.
@@ -79,6 +82,7 @@ def select(
     if batch != Batch(picking.Budget(budget)):
         asked["batch"] = dataclasses.asdict(batch)
     request = journal.request_of(command="select", budget=budget, **asked)
+    _look(samples, run_key, label_field, tell)  # before the lock: a model may take half a minute to load
     with journal.hold(dataset, "select", tell) as held:
         done = held.result_of(request)
         if done is None:
@@ -276,7 +280,7 @@ def load_state(
         known = aside.submit(pool.labeled_ids, dataset, label_field, record.labeled_tag, names=names)
         table = read(folder)
         here, labeled = ids.result(), known.result()
-    counts, notes = count(dataset, record, label_field, sorted(labeled), lambda: table)
+    counts, notes = count(dataset, record, label_field, labeled)
     chosen = in_rounds(dataset) - set(freed)
     unlabeled = np.array([i in here and i not in labeled for i in table.ids], dtype=bool)
     picked = np.array([i in chosen for i in table.ids], dtype=bool)
@@ -284,19 +288,32 @@ def load_state(
 
 
 def count(
-    dataset: fo.Dataset,
-    record: Any,
-    label_field: str,
-    labeled: list[str],
-    table_of: Callable[[], rankings.PoolTable] | None = None,
+    dataset: fo.Dataset, record: Any, label_field: str, labeled: Collection[str]
 ) -> tuple[dict[str, int], list[str]]:
     """Labeled instances per fine node, from where the scoring took its labeled set, and notes."""
-    folder = Path(record.run_dir)
+    ids = _counted(record, labeled)
+    return labels.count(dataset, ids, label_field, graph_of(record), Path(record.run_dir))
+
+
+def _counted(record: Any, labeled: Collection[str]) -> list[str]:
+    """Those of the labeled images that coverage is made from, sorted."""
     if record.labeled_scope == "run":
-        of_run = set(shards.read_manifest(folder, ["id"])["id"].to_pylist())
+        of_run = set(shards.read_manifest(Path(record.run_dir), ["id"])["id"].to_pylist())
         labeled = [i for i in labeled if i in of_run]
-    table_of = table_of or (lambda: rankings.load_pool(folder))
-    return labels.count(dataset, labeled, label_field, graph_of(record), folder, table_of)
+    return sorted(labeled)
+
+
+def _look(samples: Any, run_key: str | None, label_field: str | None, tell: progress.OnEvent) -> None:
+    """Look at the crops of labels that the graph lacks, where such have come since the scoring."""
+    dataset, record = samples._root_dataset, runs.scoring_of(samples, run_key).config
+    name, graph, folder = label_field or record.label_field, graph_of(record), run_folder(record)
+    if not pool.check_detections(dataset, name, what="label field"):
+        return
+    names, path = getattr(record, "slices", None), f"{name}.detections.label"
+    if set(slices.flat(dataset, names).distinct(path)) <= set(graph.fine):
+        return  # the usual case, and the server knows it
+    labeled = pool.labeled_ids(dataset, name, record.labeled_tag, names=names)
+    labels.look(dataset, _counted(record, labeled), name, graph, folder, tell)
 
 
 def run_folder(record: Any) -> Path:

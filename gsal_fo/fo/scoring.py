@@ -303,7 +303,7 @@ def _ranking(
     table = pool_cache.save(folder, load_pool(folder))
     here = bulk.ids(plan.dataset)
     labeled = [i for i in plan.pool.labeled.ids if i in here]
-    counts, notes = labels.count(plan.dataset, labeled, plan.label_field, plan.graph, folder, lambda: table)
+    counts, notes = labels.count(plan.dataset, labeled, plan.label_field, plan.graph, folder)
     asked = len(plan.pool.labeled.ids) + len(plan.pool.pool.ids)
     if gone := asked - len(labeled) - sum(i in here for i in plan.pool.pool.ids):
         images = "1 image was" if gone == 1 else f"{gone} images were"

@@ -6,6 +6,7 @@ A run folder::
     manifest.parquet       one row per image: pool and labeled
     proposals/part-*.parquet  difficulty/part-*.parquet  concepts/part-*.parquet  assignment/part-*.parquet
     screening/part-*.parquet  crops/part-*.parquet  only with a screen: what ``difficulty`` is then made from
+    looks/part-*.parquet  only with labels that the graph lacks (`looks`)
 
 Each part carries the digest of the configuration it was made with, its own name, the run that it belongs to, and the
 checksums of its columns (`tables`); a folder that mixes two configurations or runs, and a file that was altered, are
@@ -99,6 +100,10 @@ STAGES: Mapping[str, pa.Schema] = {
             ("prob", FLOATS),
             ("margin", FLOATS),
         ]
+    ),
+    # labeled boxes whose label the graph lacks, each with the concept of its own crop
+    "looks": pa.schema(
+        [("id", pa.string()), ("error", pa.string()), ("boxes", FLOATS), ("fine", pa.list_(pa.int16()))]
     ),
 }
 

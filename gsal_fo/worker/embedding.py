@@ -1,4 +1,4 @@
-"""Text and crop embeddings by a CLIP model in a worker process, for the concept-graph builders."""
+"""Text and crop embeddings in a worker process: for the concept-graph builders, and for labels that come later."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,15 +21,17 @@ def embed(
     *,
     clip: str = "embedded",
     pretrained: str | None = None,
+    encoder: str | None = None,
     pad: float = 0.2,
     on_event: OnEvent | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embed texts and crops with one CLIP model.
+    """Embed texts and crops with one CLIP model, or crops with another encoder.
 
     Args:
         texts: T texts.
         crops: C (image file, box ``xywh_rel``).
         clip, pretrained: as of `gsal score`.
+        encoder: embeds the crops in place of the CLIP model's image tower; there must be no texts then.
         pad: share of the box's size around each crop.
         on_event: receives the worker's events.
 
@@ -42,7 +44,14 @@ def embed(
     with tempfile.TemporaryDirectory(prefix="gsal-embed-") as place:
         folder = Path(place)
         name = str(Path(clip).expanduser().absolute()) if Path(clip).expanduser().is_dir() else clip
-        config = {"kind": "embed", "clip": name, "pretrained": pretrained, "texts": list(texts), "pad": pad}
+        config = {
+            "kind": "embed",
+            "clip": name,
+            "pretrained": pretrained,
+            "encoder": encoder,
+            "texts": list(texts),
+            "pad": pad,
+        }
         shards.write_record(config, folder / shards.CONFIG)
         rows = {
             "id": [str(i) for i in range(len(crops))],

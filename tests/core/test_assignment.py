@@ -9,7 +9,7 @@ from runs import graph
 
 from gsal_fo.concepts.assignment import assign_run, labeled_to_embed
 from gsal_fo.config import ConceptConfig
-from gsal_fo.run_folder import shards
+from gsal_fo.run_folder import looks, shards
 
 # Crops are points in space: crack along x, dent along y, void along z.
 AXES = {"crack": [1, 0, 0], "dent": [0, 1, 0], "void": [0, 0, 1]}
@@ -33,6 +33,7 @@ def write_run(folder: Path, posterior: list[float] | None = None) -> Path:
     """Labeled l0 to l3, pool p0 with two crops, p1 with one, p2 broken."""
     rows = [
         {"id": i, "filepath": i, "role": "labeled" if i in LABELED else "pool", "labels": LABELED.get(i)}
+        | ({"boxes": [v for k in range(len(LABELED[i])) for v in (k / 4, 0.5, 0.25, 0.25)]} if i in LABELED else {})
         for i in [*CROPS, "p2"]
     ]
     shards.write_table(pa.Table.from_pylist(rows, schema=shards.MANIFEST), folder / "manifest.parquet")
@@ -63,6 +64,8 @@ def test_clip_assigns_the_pool_and_counts_labels_that_the_graph_lacks_by_their_l
     assert got["p2"]["error"] == "broken" and got["p2"]["fine"] is None
     assert facts["unknown"] == {"defect": {"void": 1}} and facts["uncounted"] == []
     assert shards.run_facts(run, "assigned.json") == facts
+    # l2's second box, the defect, is the only one whose label the graph lacks: it looks like void, index 2.
+    assert looks.read(run) == {("l2", looks.key([0.25, 0.5, 0.25, 0.25])): 2}
 
 
 def test_prototypes_know_the_labeled_concepts_alone(tmp_path: Path):

@@ -136,23 +136,6 @@ def test_select_with_an_older_scoring_writes_its_fields_again(dataset, graph, ti
     assert dataset.count("gsal_proposals.detections") == 18 and gfo.runs.writer(dataset) == "gsal_score_001"
 
 
-def test_a_new_strange_label_counts_as_the_proposal_it_overlaps(scored):
-    sample = scored.exists("gsal_rank").first()
-    proposal = sample.gsal_proposals.detections[0]
-    sample["ground_truth"] = fo.Detections(
-        detections=[box("thing", *proposal.bounding_box), box("thing", 0.9, 0.9, 0.05, 0.05)]
-    )
-    sample.save()
-    expected = gfo.runs.load(scored).config.coverage
-    gfo.select(scored, 1)
-    config = gfo.runs.load(scored, "gsal_select_001").config
-    assert dict(config.coverage)[proposal.label] == dict(expected)[proposal.label] + 1
-    assert (
-        f'label "thing" (2 boxes) is not in concept graph "film": counted by its looks as {proposal.label} 1'
-        in config.notes
-    )
-
-
 def test_a_selection_on_a_view_keeps_the_ranks_and_scores_of_the_rest_of_the_pool(scored):
     """9 images are scored; a selection on 4 of them takes 2: the other 7 keep their scores and get the ranks 1 to 7 of
     the pool that is left."""

@@ -278,19 +278,6 @@ def test_a_view_with_labels_keeps_the_rest_out(dataset, graph, tiny):
     assert config.counts["labeled"] == 2 and dict(config.coverage)["void"] == 0, "image 0 is outside the view"
 
 
-def test_a_label_outside_the_graph_is_counted_by_its_looks_and_named(dataset, graph, tiny):
-    sample = dataset.first()
-    sample["ground_truth"] = fo.Detections(detections=[box("defect"), box("defect"), box("defect"), box("void")])
-    sample.save()
-    gfo.score(dataset, concepts=graph)
-    config = gfo.runs.load(dataset).config
-    assert dict(config.coverage)["void"] == 3 and dict(config.coverage)["crack"] == 2
-    assert (
-        'label "defect" (3 boxes) is not in concept graph "film": counted by its looks as crack 1, void 2'
-        in config.notes
-    )
-
-
 def test_bad_images_are_listed_with_a_reason_and_never_ranked(dataset, graph, tiny, tmp_path):
     (tmp_path / "images" / "empty.png").touch()
     nan = picture(tmp_path / "images" / "nan.png", 99)

@@ -1,12 +1,16 @@
 """Grouped datasets: every command works on the slice that is named, whichever is active, and changes neither."""
 
+import json
+
 import fiftyone as fo
+import pyarrow.parquet as pq
 import pytest
 from fiftyone import ViewField as F
 
 import gsal_fo.fo as gfo
 from gsal_fo.cli import main
-from gsal_fo.fo.app import forms, live, saved_views, why
+from gsal_fo.fo.app import forms, live, why
+from gsal_fo.fo.app.saved_views import OURS
 from gsal_fo.fo.console import batch_of, open_samples
 from tests.fo_pool import box, picture
 
@@ -76,9 +80,9 @@ def test_a_round_of_one_slice_from_score_to_cancel(grouped, graph, tiny, tmp_pat
     grouped.reload()
     names = gfo.setup_views(grouped)
     shown = {n: grouped.load_saved_view(n) for n in names}
-    assert {len(shown[v + n]) for v, n in ((saved_views.OURS, "top of pool"),)} == {4}
-    assert len(shown[saved_views.OURS + "latest round"]) == 2 and len(shown[saved_views.OURS + "failed"]) == 0
-    assert len(shown[saved_views.OURS + "crops, hardest first"]) == 8, "two proposals of each of four images"
+    sizes = {n.removeprefix(OURS): len(shown[n]) for n in names}
+    assert (sizes["top of pool"], sizes["latest round"], sizes["failed"]) == (4, 2, 0)
+    assert sizes["crops, hardest first"] == 8, "two proposals of each of four images"
 
     nodes = {r["node"]: r for r in gfo.coverage(grouped)}
     assert nodes["subsurface"]["labeled"] == 2 and nodes["petal"]["labeled"] == 0
@@ -214,3 +218,77 @@ def test_a_slice_that_was_renamed_since_is_named(grouped, graph, tiny):
         gfo.select(grouped, 1)
     with pytest.raises(ValueError, match='has no slice of images "left"; it has port, right'):
         gfo.select(grouped, 1, run_key=key)
+
+
+@pytest.mark.parametrize("active", ["movie", "left", "right"])
+def test_a_batch_of_a_slice_goes_out_and_comes_back(grouped, graph, tiny, tmp_path, active):
+    """Both cameras name their images alike: the manifest says which of them was sent."""
+    grouped.group_slice = active
+    before = chosen(grouped)
+    left = grouped.select_group_slices("left")
+    gfo.score(left, concepts=graph, proposals="boxes")
+    batch = gfo.select(left, 2)
+    ids = set(batch.values("id"))
+    out = gfo.export(batch, tmp_path / "batch")
+    assert {e["id"] for e in json.loads((out / "manifest.json").read_text())["images"]} == ids
+    assert [r["sent"] for r in gfo.status(grouped)] == [2]
+    report = gfo.ingest(grouped, out, accept_prelabels=True)
+    assert set(report.labeled) == ids and report.unmatched == []
+    assert (
+        set(with_field(grouped, "ground_truth")) - set(report.labeled)
+        == set(
+            grouped.select_group_slices(["left", "right"])
+            .match({"ground_truth.detections": {"$ne": None}})
+            .values("id")
+        )
+        - ids
+    )
+    assert [r["labeled"] for r in gfo.status(grouped)] == [2]
+    assert chosen(grouped) == before
+
+
+def test_labels_without_a_manifest_go_to_the_slice_that_is_named(grouped, tmp_path):
+    """Without one, a base name fits an image of each camera; with a slice it fits one."""
+    image = {"id": 1, "file_name": "6.png", "width": 64, "height": 48}
+    drawn = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [6.4, 4.8, 12.8, 9.6]}
+    coco = {"images": [image], "categories": [{"id": 1, "name": "void"}], "annotations": [drawn]}
+    (tmp_path / "labels.json").write_text(json.dumps(coco))
+    with pytest.raises(ValueError, match="fits 2 samples"):
+        gfo.ingest(grouped, tmp_path / "labels.json")
+    right = grouped.select_group_slices("right")
+    report = gfo.ingest(right, tmp_path / "labels.json")
+    (labeled,) = report.labeled
+    assert slice_of(grouped, [labeled]) == {"right"}
+    (box_,) = right.select(labeled).values("ground_truth.detections.bounding_box")[0]
+    assert box_ == pytest.approx([0.1, 0.1, 0.2, 0.2])
+
+
+def test_a_field_of_labels_is_taken_from_the_images_that_are_named(grouped):
+    every = grouped.select_group_slices(["left", "right"])
+    every.set_values("tool", [fo.Detections(detections=[box("void")]) for _ in range(16)])
+    report = gfo.ingest(grouped.select_group_slices("left"), "tool")
+    assert len(report.labeled) == 6 and slice_of(grouped, report.labeled) == {"left"}
+    view = every.filter_labels("tool", F("label") == "crack", only_matches=False)
+    with pytest.raises(ValueError, match='its labels field "tool": boxes that it hides would count as not there'):
+        gfo.ingest(view, "tool")
+
+
+def test_the_maps_and_the_similarity_of_a_slice(grouped, graph, tiny):
+    left = grouped.select_group_slices("left")
+    gfo.score(left, concepts=graph, proposals="boxes")
+    keys = gfo.visualize(left, method="pca")
+    assert set(keys) <= set(grouped.list_brain_runs())
+    assert set(grouped.load_brain_results("gsal_map_images").sample_ids) == set(with_field(grouped, "gsal_rank"))
+    assert gfo.visualize(grouped, method="pca") == keys
+    with pytest.raises(ValueError, match="stored embeddings are those of all proposals"):
+        gfo.visualize(left.filter_labels("gsal_proposals", F("confidence") > 0.85), method="pca")
+
+
+def test_training_and_fitting_take_one_slice(grouped, tiny, tmp_path):
+    for call in (gfo.train, lambda d: gfo.fit(d, out=tmp_path / "model")):
+        with pytest.raises(ValueError, match="choose a slice of images"):
+            call(grouped)
+    gfo.train(grouped.select_group_slices("right"), out=tmp_path / "detector", run_dir=tmp_path / "run")
+    taught = pq.read_table(tmp_path / "run" / "manifest.parquet").to_pylist()
+    assert slice_of(grouped, [r["id"] for r in taught]) == {"right"}
+    assert sorted(n for r in taught for n in r["labels"]) == ["petal", "petal", "void"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gsal_fo.boxes import window_grid
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.run_folder import shards
+from gsal_fo.run_folder import looks, shards
 
 
 def say(**event):
@@ -69,6 +69,25 @@ def rows_of(run, config):
         yield row, found, hard, looks, seen
 
 
+def seen_of(run, config):
+    """Labels that the graph lacks look like the fine node at ten times their x: 0.1 is the second of them."""
+    fine = ConceptGraph.load(config["config"]["graph"]).fine
+    out = []
+    for row in shards.table_rows(shards.read_manifest(run)):
+        if row["role"] == "labeled":
+            boxes = row["boxes"].reshape(-1, 4)
+            strange = [k for k, name in enumerate(row["labels"]) if name not in fine]
+            if strange and Path(row["filepath"]).is_file():
+                out.append(looks.row(row["id"], boxes[strange], [axis(boxes[k], len(fine)) for k in strange]))
+            elif strange:
+                out.append(looks.row(row["id"], boxes[strange], [looks.FAILED] * len(strange), "the file is missing"))
+    return out
+
+
+def axis(box, count):
+    return round(10 * float(box[0])) % count
+
+
 def main():
     run = Path(sys.argv[sys.argv.index("--run-dir") + 1])
     config = shards.run_facts(run, "config.json")
@@ -93,8 +112,10 @@ def main():
     for row, found, *_ in rows:
         if "error" in found:
             say(event="failed", id=row["id"], reason=found["error"])
-    unknown = {"defect": {"void": 2, "crack": 1}} if "defect" in str(shards.read_manifest(run)["labels"]) else {}
-    shards.write_record({"assign": config["config"]["concepts"]["assign"], "unknown": unknown}, run / "assigned.json")
+    assign = config["config"]["concepts"]["assign"]
+    assign = "clip" if assign == "auto" else assign
+    looks.write(run, seen_of(run, config), digest="tiny")
+    shards.write_record({"assign": assign, "unknown": {}}, run / "assigned.json")
     facts = {"timings": {"detect": 0.1}, "diffusion": {"digest": "tiny", "space": "none"}, "classes": []}
     if config["config"]["concepts"]["assign"] == "auto":
         facts["choice"] = {"assign": "clip", "why": "concepts by CLIP: it is tiny", "trial": None}

@@ -1,70 +1,169 @@
-"""Counting labels: the coverage of a round is what the label field holds now, never a running total."""
+"""Counting labels: the coverage of a round is what the label field holds now, never a running total.
+
+A label that the graph lacks, such as "defect", counts under the concept of its own crop (METHOD.md section 1). The
+scoring has looked at the crops of the images that were labeled then; `look` does at those that have come since, and the
+run folder keeps what it saw.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import fiftyone as fo
 import numpy as np
 
-from gsal_fo import boxes
-from gsal_fo.acquisition.ranking import PoolTable
+from gsal_fo.concepts.assignment import labeled_prototypes
 from gsal_fo.concepts.graph import ConceptGraph
-from gsal_fo.fo.dataset import pool
-from gsal_fo.run_folder import shards
+from gsal_fo.concepts.similarity import Assignment, assign_clip, background_embeddings, text_embeddings
+from gsal_fo.fo import progress
+from gsal_fo.fo.dataset import folders, pool
+from gsal_fo.run_folder import looks, shards
+from gsal_fo.worker import embedding
 
-OVERLAP = 0.3  # IoU from which a proposal and a labeled box are taken for the same thing
+
+class Crop(NamedTuple):
+    """One labeled box."""
+
+    sample: str
+    file: str
+    label: str
+    box: list[float]
+
+    @property
+    def place(self) -> tuple[str, looks.Box]:
+        """Sample and box, as the run folder tells them apart."""
+        return self.sample, looks.key(self.box)
 
 
 def count(
+    dataset: fo.Dataset, ids: Sequence[str], label_field: str, graph: ConceptGraph, run: Path
+) -> tuple[dict[str, int], list[str]]:
+    """Labeled instances per fine node over the images ``ids``, and notes about labels that the graph lacks.
+
+    Those count as their crops look; one that nobody has looked at yet, or that cannot be looked at, counts nowhere and
+    is told.
+    """
+    images = pool.images(dataset, ids, label_field)
+    counts = Counter(pool.label_counts(images.labels or []))
+    strange = _outside(images, graph)
+    if not strange:
+        return dict(counts), []
+    seen, looks_at_crops = looks.read(run), _method(run) != "detector"
+    of_label: dict[str, Counter[str]] = {}
+    for crop in strange:
+        fine = seen.get(crop.place)
+        if fine is None:
+            what = WAITING if looks_at_crops else NOWHERE
+        else:
+            what = graph.fine[fine] if fine >= 0 else UNREADABLE if fine == looks.FAILED else NOWHERE
+        of_label.setdefault(crop.label, Counter())[what] += 1
+    notes = []
+    for name, found in sorted(of_label.items()):
+        del counts[name]
+        counts.update({fine: n for fine, n in found.items() if fine in graph.fine})
+        notes.append(_note(name, found, graph))
+    return dict(sorted(counts.items())), notes
+
+
+NOWHERE, WAITING, UNREADABLE = " nowhere", " waiting", " unreadable"  # no graph has such names
+
+
+def _note(name: str, found: Counter[str], graph: ConceptGraph) -> str:
+    total = sum(found.values())
+    how = ", ".join(f"{fine} {k}" for fine, k in sorted(found.items()) if fine in graph.fine) or "nothing"
+    boxes = "1 box" if total == 1 else f"{total} boxes"
+    text = f'label "{name}" ({boxes}) is not in concept graph "{graph.name}": counted by its looks as {how}'
+    if found[WAITING]:
+        text += f"; {found[WAITING]} of them have come since the scoring, and the next select or score looks at them"
+    if found[UNREADABLE]:
+        text += f"; the images of {found[UNREADABLE]} of them cannot be read"
+    return text
+
+
+def look(
     dataset: fo.Dataset,
     ids: Sequence[str],
     label_field: str,
     graph: ConceptGraph,
     run: Path,
-    table_of: Callable[[], PoolTable],
-) -> tuple[dict[str, int], list[str]]:
-    """Labeled instances per fine node over the images ``ids``, and notes about labels that the graph lacks.
+    on_event: progress.OnEvent | None = None,
+) -> int:
+    """Look at the crops of labels that the graph lacks and that nobody has looked at yet; returns how many there were.
 
-    A label outside the graph counts under the concept that the run assigned to its looks: to its crop, where its image
-    was labeled when the run was made, else to the proposal that overlaps it most. What cannot be counted is named.
+    By the models and the way by which the scoring assigned its concepts: CLIP, or prototypes of the labeled crops of
+    then. A detector has no posterior of a box that somebody drew, so its scorings look at none.
+
+    Raises:
+        WorkerError: a model cannot be loaded, or the worker was killed.
     """
-    images = pool.images(dataset, ids, label_field)
-    labels = images.labels or []
-    counts = Counter(pool.label_counts(labels))
-    outside = {name: n for name, n in sorted(counts.items()) if name not in graph.fine}
-    if not outside:
-        return dict(counts), []
-    table = table_of()  # a large pool takes seconds to read, and known labels need none of it
-    facts = run / "assigned.json"
-    assigned = shards.run_facts(run, facts.name).get("unknown", {}) if facts.exists() else {}
-    row_of = {i: row for row, i in enumerate(table.ids)}
-    found: dict[str, Counter[str]] = {name: Counter() for name in outside}
-    at_scoring: Counter[str] = Counter()
-    for sample_id, names, drawn in zip(images.ids, labels, images.boxes or [], strict=True):
-        strange = [k for k, name in enumerate(names) if name in outside]
-        if not strange:
-            continue
-        if sample_id not in row_of:  # labeled when the run was made: the worker has looked at its crops
-            at_scoring.update(names[k] for k in strange)
-            continue
-        mine = np.flatnonzero(table.proposal_image == row_of[sample_id])
-        overlap = boxes.iou(np.array([drawn[k] for k in strange]), table.boxes[mine])
-        for k, row in zip(strange, overlap, strict=True):
-            if len(row) and row.max() >= OVERLAP and (fine := int(table.fine[mine[row.argmax()]])) >= 0:
-                found[names[k]][graph.fine[fine]] += 1
-    for name, then in assigned.items():
-        total = sum(then.values())
-        if name in at_scoring and total:
-            share = min(1.0, at_scoring[name] / total)  # some may have been taken back since
-            found[name].update({fine: round(n * share) for fine, n in then.items()})
-    notes = []
-    for name, n in outside.items():
-        del counts[name]
-        counts.update(found[name])
-        how = ", ".join(f"{fine} {k}" for fine, k in sorted(found[name].items()) if k) or "nothing"
-        boxes_of = "1 box" if n == 1 else f"{n} boxes"
-        notes.append(
-            f'label "{name}" ({boxes_of}) is not in concept graph "{graph.name}": counted by its looks as {how}'
-        )
-    return dict(sorted(counts.items())), notes
+    strange = _outside(pool.images(dataset, ids, label_field), graph)
+    if not strange or _method(run) == "detector":
+        return 0
+    seen = looks.read(run)
+    new = list({crop.place: crop for crop in strange if crop.place not in seen}.values())
+    if not new:
+        return 0
+    if on_event:
+        text = f"{len(new)} boxes have labels that the concept graph lacks: looking at their crops"
+        on_event({"event": "note", "message": text})
+    fine, readable = _assigned(new, graph, run, on_event)
+    rows = [
+        looks.row(c.sample, np.array(c.box), [f if good else looks.FAILED], None if good else "cannot be read")
+        for c, f, good in zip(new, fine, readable, strict=True)
+    ]
+    with folders.lock(run, wait=True):
+        looks.write(run, rows, digest=looks.digest_of(run))
+    return len(new)
+
+
+def _assigned(
+    crops: list[Crop], graph: ConceptGraph, run: Path, on_event: progress.OnEvent | None
+) -> tuple[list[int], list[bool]]:
+    """Assigned index of each crop, and whether its image could be read."""
+    config = shards.run_facts(run, shards.CONFIG)["config"]["concepts"]
+    by_clip = _method(run) == "clip"
+    texts = _texts(graph) if by_clip else []
+    encoder = None if by_clip else config["encoder"]
+    cut = [(c.file, c.box) for c in crops]
+    models = {"clip": config["clip"], "pretrained": config["pretrained"], "encoder": encoder, "pad": config["pad"]}
+    vectors_of_texts, vectors = embedding.embed(texts, cut, **models, on_event=on_event)
+    got: Assignment
+    if by_clip:
+        of_text = dict(zip(texts, vectors_of_texts, strict=True))
+
+        def encode(wanted: list[str]) -> np.ndarray:
+            return np.stack([of_text[text] for text in wanted])
+
+        got = assign_clip(vectors, text_embeddings(graph, encode), background_embeddings(graph, encode))
+    else:
+        got = labeled_prototypes(run, graph, _labels_of(run)).assign(vectors)
+    return [int(f) for f in got.fine], [bool(good) for good in np.isfinite(vectors).all(1)]
+
+
+def _texts(graph: ConceptGraph) -> list[str]:
+    """Every text that stands for a node or the background."""
+    prompts = [*(p for fine in graph.fine for p in graph.prompts(fine)), *graph.background]
+    return list(dict.fromkeys(t.format(p) for t in graph.templates for p in prompts))
+
+
+def _labels_of(run: Path) -> dict[str, list[str]]:
+    """Labeled image -> one name per box, as the scoring had them."""
+    manifest = shards.read_manifest(run, ["id", "role", "labels"])
+    return {row["id"]: list(row["labels"] or []) for row in shards.table_rows(manifest) if row["role"] == "labeled"}
+
+
+def _method(run: Path) -> str:
+    """How the scoring assigned its concepts: "clip", "prototypes" or "detector"."""
+    return str(shards.run_facts(run, "assigned.json")["assign"])
+
+
+def _outside(images: pool.Images, graph: ConceptGraph) -> list[Crop]:
+    """The boxes whose label the graph lacks."""
+    rows: Any = zip(images.ids, images.files, images.labels or [], images.boxes or [], strict=True)
+    return [
+        Crop(i, file, name, box)
+        for i, file, names, boxes in rows
+        for name, box in zip(names, boxes, strict=True)
+        if name not in graph.fine
+    ]
