@@ -54,6 +54,14 @@ def test_one_odd_annotation_leaves_its_image_unlabeled_and_no_other(tmp_path, od
     assert reason.startswith("a.jpg: ") and len(reason) < 300
 
 
+def test_a_number_of_thousands_of_digits_costs_its_own_image_alone(tmp_path):
+    """Python refuses to parse it, and with it the file."""
+    dataset = pool(tmp_path / "photos")
+    text = json.dumps(coco([*NOTES, {"bbox": [1, 2, 12345, 4]}])).replace("12345", "9" * 5000)
+    out = read(dataset, write(tmp_path / "c.json", text))
+    assert boxes(dataset, out) == {"b.jpg": WANTED["b.jpg"]} and "a.jpg: " in out.unread[0]
+
+
 ODD_NAMES = ["", " ", "\t", "\ud800", "a\x00b", None, 1.5, True, ["void"], {}]
 
 
