@@ -322,3 +322,26 @@ def test_a_record_of_the_head_that_was_altered_is_a_sentence(apart, capsys):
     apart.update_run_config(FIRST, info.config)
     assert cli.main(["audit", "verify", apart.name]) == 1
     assert "the dataset's record of a ledger was altered" in capsys.readouterr().err
+
+
+def test_what_was_sent_and_what_came_back_are_entries(apart, tmp_path):
+    batch = apart.match_tags("gsal_round_001")
+    out = gfo.export(batch, tmp_path / "out", "coco")
+    report = gfo.ingest(apart, out, accept_prelabels=True, empty_means_done=True)
+    sent, taken = lines(apart)[-2:]
+    assert (sent["kind"], sent["to"], sent["format"]) == ("sent", str(out), "coco")
+    assert (taken["kind"], taken["source"], taken["label_field"]) == ("labels", "out", "ground_truth") and taken["digest"]
+    assert sent["images"] == taken["images"] == ids(apart, "gsal_round_001") == sorted(report.labeled)
+    assert problems(apart) == [] and ledgers.head(apart, FIRST).count == 4
+    gfo.ingest(apart, out, accept_prelabels=True, empty_means_done=True)
+    assert len(lines(apart)) == 4, "nothing new came"
+
+
+def test_a_ledger_that_is_broken_keeps_no_labels_out_and_is_told(apart, tmp_path, caplog):
+    cut(apart)
+    out = gfo.export(apart.match_tags("gsal_round_001"), tmp_path / "out", "coco")
+    assert [r.message for r in caplog.records if "not in the ledger of gsal_score_001" in r.message]
+    report = gfo.ingest(apart, out, accept_prelabels=True, empty_means_done=True)
+    assert len(report.labeled) == 2
+    assert [text for text in report.notes if "not in the ledger of gsal_score_001" in text]
+    assert len(lines(apart)) == 1
