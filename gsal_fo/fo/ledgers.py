@@ -4,6 +4,7 @@ Every scoring has a ledger in its run folder. Its head, the last entry that this
 run record: it is cloned and deleted with that, and nothing of the user's is touched.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from gsal_fo.audit import rounds as history
 from gsal_fo.audit.heads import Head
 from gsal_fo.fo import runs
 from gsal_fo.fo.dataset import pool
+
+LOG = logging.getLogger(__name__)
 
 
 def record(dataset: fo.Dataset, score_key: str, entry: Mapping[str, Any], *, operation: str | None = None) -> str:
@@ -42,11 +45,15 @@ def sent(dataset: fo.Dataset, ids: Sequence[str], *, operation: str | None = Non
     ledger. ``about``: how and where to, JSON-able.
 
     Returns:
-        A sentence per ledger that could not be written: what was sent is sent, whatever state a ledger is in.
+        A sentence per ledger that could not be written, also told in the log: what was sent is sent, whatever state a
+        ledger is in.
     """
     of_run = _by_scoring(dataset, ids)
     of_run.pop(None, None)
-    return _recorded_for(dataset, of_run, entries.hand_off, operation, about)
+    notes = _recorded_for(dataset, of_run, entries.hand_off, operation, about)
+    for text in notes:
+        LOG.warning("%s", text)
+    return notes
 
 
 def labels_taken(dataset: fo.Dataset, ids: Sequence[str], *, operation: str | None = None, **about: Any) -> list[str]:

@@ -330,7 +330,9 @@ def test_what_was_sent_and_what_came_back_are_entries(apart, tmp_path):
     report = gfo.ingest(apart, out, accept_prelabels=True, empty_means_done=True)
     sent, taken = lines(apart)[-2:]
     assert (sent["kind"], sent["to"], sent["format"]) == ("sent", str(out), "coco")
-    assert (taken["kind"], taken["source"], taken["label_field"]) == ("labels", "out", "ground_truth") and taken["digest"]
+    assert (taken["kind"], taken["source"], taken["label_field"]) == ("labels", "out", "ground_truth") and taken[
+        "digest"
+    ]
     assert sent["images"] == taken["images"] == ids(apart, "gsal_round_001") == sorted(report.labeled)
     assert problems(apart) == [] and ledgers.head(apart, FIRST).count == 4
     gfo.ingest(apart, out, accept_prelabels=True, empty_means_done=True)
