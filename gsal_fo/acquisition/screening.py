@@ -120,7 +120,8 @@ def screen_run(run: Path, graph: ConceptGraph, share: float, *, seed: int, param
 def _contents(run: Path, ids: np.ndarray) -> np.ndarray:
     """The digests of the images' files (N,)."""
     stored = shards.read_stage(run, "proposals", columns=["id", "content"])
-    known = dict(zip(stored["id"].to_pylist(), stored["content"].to_pylist(), strict=True))
+    marks = stored["content"].to_pylist() if "content" in stored.column_names else [None] * stored.num_rows
+    known = dict(zip(stored["id"].to_pylist(), marks, strict=True))
     if unknown := [i for i in ids if not known.get(i)]:
         raise ShardError(f"image {unknown[0]} has no digest of its file; delete {run / 'proposals'} and score again")
     return np.array([known[i] for i in ids], dtype=object)

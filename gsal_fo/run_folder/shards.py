@@ -109,7 +109,9 @@ STAGES: Mapping[str, pa.Schema] = {
 
 ROLES = ("pool", "labeled")
 MANIFEST_NAME, CONFIG = "manifest.parquet", "config.json"
-OPTIONAL = frozenset({"screened", "image_contrast", "contrast", "image"})  # what older versions did not write
+OPTIONAL = frozenset(
+    {"screened", "image_contrast", "contrast", "image", "content"}
+)  # what older versions did not write
 
 
 def write_manifest(table: pa.Table, path: Path) -> None:

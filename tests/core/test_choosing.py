@@ -170,7 +170,8 @@ def test_which_labeled_images_are_tried_hangs_on_annotations_and_files_not_on_id
             box = [k / count, 0.0, 0.1, 0.1] if k % 2 else [0.0, 0.0, 1.0, 1.0]
             row = {"id": f"{folder}{place}", "filepath": str(file), "boxes": box, "labels": ["dent"]}
             rows.append({**row, "role": "labeled"})
-        shards.write_table(pa.Table.from_pylist(rows, schema=shards.MANIFEST), tmp_path / f"{folder}.parquet")
-        got = trial_images(tmp_path / f"{folder}.parquet", graph())
+        manifest = pa.Table.from_pylist(rows, schema=shards.MANIFEST)
+        shards.write_table(manifest, tmp_path / folder / "manifest.parquet")
+        got = trial_images(tmp_path / folder, graph())
         taken.append({int(order[int(i[1:])]) for i in got})
     assert taken[0] == taken[1] and len(taken[0]) == TRIAL_IMAGES

@@ -142,8 +142,7 @@ def test_the_same_images_are_chosen_whatever_their_ids_and_order(tmp_path):
     chosen = []
     for name, ids in (("one", range(10)), ("two", [7, 3, 9, 0, 2, 8, 5, 1, 6, 4])):
         rows = [image("same", [0, 0]) | {"id": f"{name}{k}", "content": f"file {i}"} for k, i in enumerate(ids)]
-        write_run(tmp_path / name, rows)
-        (tmp_path / name / "difficulty").rename(tmp_path / name / "screening")
+        write_run(tmp_path / name, rows, stages=("proposals", "screening", "assignment"))
         shards.write_json({"unknown": {}}, tmp_path / name / "assigned.json")
         weight = dict(zip(ids, screen_run(tmp_path / name, graph(), 0.5, seed=3).weight, strict=True))
         chosen.append(weight)
@@ -151,8 +150,7 @@ def test_the_same_images_are_chosen_whatever_their_ids_and_order(tmp_path):
 
 
 def test_a_run_that_knows_no_digest_of_a_file_is_not_screened(tmp_path):
-    write_run(tmp_path, [image("old", [0, 0]) | {"content": None}])
-    (tmp_path / "difficulty").rename(tmp_path / "screening")
+    write_run(tmp_path, [image("old", [0, 0]) | {"content": None}], stages=("proposals", "screening", "assignment"))
     shards.write_json({"unknown": {}}, tmp_path / "assigned.json")
     with pytest.raises(shards.ShardError, match="image old has no digest of its file; delete"):
         screen_run(tmp_path, graph(), 0.5, seed=0)
